@@ -23,6 +23,7 @@ class Rejection(Enum):
     DUPLICATE = "duplicate"
     UNKNOWN_MODEL = "unknown_model"
     MODEL_EXISTS = "model_exists"
+    TOO_MANY = "too_many"
     BAD_CARD = "bad_card"
     NOT_BONDED = "not_bonded"
     ZERO_AMOUNT = "zero_amount"

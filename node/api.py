@@ -1,0 +1,122 @@
+"""What the interfaces (JSON-RPC, command line, web) may see of a running node, and what they may ask of it.
+
+The engine alone owns state. Readers get the latest frozen snapshot, or read finalized blocks from storage; whatever changes
+something goes to the engine as an event and is answered once the engine has judged it.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from protocol.block import Header
+from protocol.genesis import Genesis
+from protocol.ledger.state import Ledger
+from protocol.models import ModelCard, Output
+from protocol.transactions import JobRequest, SignedTransaction
+from protocol.units import ChainId, Hash, Height, JobId, Micro, ModelId, NodeId, View
+
+
+@dataclass(frozen=True, slots=True)
+class PeerView:
+    """One peer as this node sees it now. Units: rtt in milliseconds, last_seen in milliseconds since then."""
+
+    node: NodeId
+    address: str
+    connected: bool
+    rtt_ms: int | None
+    last_seen_ms: int | None
+    reason: str  # why it is not connected; empty where it is
+    sees_me: bool  # it said, in its last status, that it is connected to this node
+    height: Height  # what it claims to have finalized: a hint
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerView:
+    """The inference worker as the node sees it."""
+
+    ready: bool
+    reason: str  # why it is not ready; empty where it is
+    models: tuple[tuple[ModelId, str], ...]  # id and name of the loaded models
+    queued: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSnapshot:
+    """A consistent view of the node after its last finalized block."""
+
+    node: NodeId
+    chain_id: ChainId
+    chain_name: str
+    header: Header  # last finalized
+    header_hash: Hash
+    ledger: Ledger  # state after that block
+    view: View  # current view of the ordering
+    is_validator: bool
+    sync_target: Height | None  # highest verified height while catching up, None when at the tip
+    halted: str  # why ordering stopped for good; empty while it runs
+    peers: tuple[PeerView, ...]
+    worker: WorkerView
+    mempool_transactions: int
+    started_ms: int
+    tick_ms: int  # when the engine's loop last turned
+
+
+class NodeApi(Protocol):
+    """The engine as the interfaces know it. All methods are for the trio thread that runs the node."""
+
+    genesis: Genesis
+
+    def get_snapshot(self) -> NodeSnapshot:
+        """The latest frozen snapshot; cheap."""
+        ...
+
+    async def submit_transaction(self, signed: SignedTransaction) -> Hash:
+        """The id of a transaction that the mempool took and gossips.
+
+        Raises: InvalidTransaction where the ledger or the mempool refuses it.
+        """
+        ...
+
+    async def submit_job(self, job: JobRequest, request_id: str | None) -> tuple[JobId, bool]:
+        """The id of a job signed and paid by this node's account, and whether an earlier request with this id had made it already.
+
+        Raises: InvalidTransaction.
+        """
+        ...
+
+    async def wait_block(self, above: Height) -> NodeSnapshot:
+        """The snapshot once a block above this height is final (at once where one is)."""
+        ...
+
+    def get_block(self, height: Height) -> tuple[bytes, Hash] | None:
+        """A finalized block's canonical bytes and hash, or None where this node has none at that height."""
+        ...
+
+    async def fetch_output(self, output_hash: Hash, holders: tuple[NodeId, ...]) -> Output:
+        """An output by its hash: from disk, or from any of the holders, checked against the hash.
+
+        Raises: OutputUnavailable naming who was asked.
+        """
+        ...
+
+    async def build_certificate(self, job: JobId) -> bytes:
+        """The certificate of a settled job, with the winning output attached where one won.
+
+        Raises: CertificateUnavailable with the reason (unknown job, not settled, not yet final, pruned).
+        """
+        ...
+
+    def get_card(self, model: ModelId) -> ModelCard | None:
+        """A registered model's card."""
+        ...
+
+    def get_balance(self) -> Micro:
+        """The spendable balance of this node's account."""
+        ...
+
+
+class OutputUnavailable(Exception):
+    """No holder served an output that matches its hash."""
+
+
+class CertificateUnavailable(Exception):
+    """There is no certificate to give, and the message says why."""

@@ -1,0 +1,150 @@
+"""What nodes say to each other beside votes: frames on the direct streams, gossip batches, fetch requests and their answers.
+
+A frame on a direct stream is one byte that names the kind and the canonical bytes of the message behind it. Every kind has its
+own size limit, checked before anything is decoded.
+"""
+
+from enum import IntEnum
+from typing import Annotated, Final, TypeAlias
+
+from msgspec import Meta
+
+from protocol.block import MAX_BLOCK_BYTES, MAX_TRANSACTION_BYTES, Block
+from protocol.codec import Codec, Message, encode
+from protocol.errors import InvalidMessage, Rejection
+from protocol.ordering.messages import PROPOSAL_CODEC, QUORUM_CERT_CODEC, VOTE_CODEC, Proposal, QuorumCert, Vote
+from protocol.units import Hash, Height, NodeId, View
+
+MAX_BATCH_BYTES: Final = 32 * 1024
+MAX_FETCH_REQUEST_BYTES: Final = 256
+MAX_FETCH_RESPONSE_BYTES: Final = MAX_BLOCK_BYTES + 16 * 1024
+MAX_RANGE_BLOCKS: Final = 64
+OUTPUT_CHUNK_BYTES: Final = 256 * 1024
+
+TOPIC_TRANSACTIONS: Final = "transactions"
+TOPIC_CERTIFICATES: Final = "final-certificates"
+
+
+class TransactionBatch(Message, frozen=True):
+    """Encoded signed transactions, not yet looked into."""
+
+    transactions: Annotated[tuple[Annotated[bytes, Meta(max_length=MAX_TRANSACTION_BYTES)], ...], Meta(max_length=1024)]
+
+
+class Status(Message, frozen=True):
+    """What a node says of itself, once a second: heights are hints until a certificate proves them."""
+
+    final_height: Height
+    final_hash: Hash
+    base_height: Height  # the lowest block it still serves
+    view: View
+    sees: Annotated[tuple[NodeId, ...], Meta(max_length=256)]
+
+
+Frame: TypeAlias = Proposal | Vote | QuorumCert | TransactionBatch | Status
+
+
+class FrameKind(IntEnum):
+    """First byte of a frame on a direct stream."""
+
+    PROPOSAL = 1
+    VOTE = 2
+    CERT = 3
+    TRANSACTIONS = 4
+    STATUS = 5
+
+
+BATCH_CODEC: Final = Codec[TransactionBatch](TransactionBatch, MAX_BATCH_BYTES + MAX_TRANSACTION_BYTES)
+STATUS_CODEC: Final = Codec[Status](Status, 16 * 1024)
+
+_KIND_OF: Final[dict[type, FrameKind]] = {
+    Proposal: FrameKind.PROPOSAL,
+    Vote: FrameKind.VOTE,
+    QuorumCert: FrameKind.CERT,
+    TransactionBatch: FrameKind.TRANSACTIONS,
+    Status: FrameKind.STATUS,
+}
+_CODEC_OF: Final[dict[int, Codec[Proposal] | Codec[Vote] | Codec[QuorumCert] | Codec[TransactionBatch] | Codec[Status]]] = {
+    FrameKind.PROPOSAL: PROPOSAL_CODEC,
+    FrameKind.VOTE: VOTE_CODEC,
+    FrameKind.CERT: QUORUM_CERT_CODEC,
+    FrameKind.TRANSACTIONS: BATCH_CODEC,
+    FrameKind.STATUS: STATUS_CODEC,
+}
+
+
+def encode_frame(message: Frame) -> bytes:
+    """A message as it travels on a direct stream."""
+    return bytes((_KIND_OF[type(message)],)) + encode(message)
+
+
+def decode_frame(frame: bytes) -> Frame:
+    """The message in a frame.
+
+    Raises: InvalidMessage.
+    """
+    codec = _CODEC_OF.get(frame[0]) if frame else None
+    if codec is None:
+        raise InvalidMessage(Rejection.MALFORMED, f"frame: expected kind 1 to 5, got {frame[:1].hex() or 'nothing'}")
+    return codec.decode(frame[1:])
+
+
+class FetchBlocks(Message, frozen=True, tag=1):
+    """Finalized blocks from a height upwards, as many as fit, the last with a FinalCert."""
+
+    start: Height
+
+
+class FetchBody(Message, frozen=True, tag=2):
+    """One block, final or not, by its hash."""
+
+    block_hash: Hash
+
+
+class FetchCert(Message, frozen=True, tag=3):
+    """The certificates of a view that let it be left: NotarCert, NullCert or FinalCert."""
+
+    view: View
+
+
+class FetchOutput(Message, frozen=True, tag=4):
+    """A chunk of an output's canonical bytes."""
+
+    output_hash: Hash
+    offset: Annotated[int, Meta(ge=0, le=2**31)]
+
+
+FetchRequest: TypeAlias = FetchBlocks | FetchBody | FetchCert | FetchOutput
+
+
+class BlockRange(Message, frozen=True):
+    """Consecutive finalized blocks and the FinalCert of the last; no blocks and no certificate where there are none."""
+
+    blocks: Annotated[tuple[Block, ...], Meta(max_length=MAX_RANGE_BLOCKS)]
+    final_cert: QuorumCert | None
+
+
+class Body(Message, frozen=True):
+    """One block, or None where this node does not hold it."""
+
+    block: Block | None
+
+
+class Certs(Message, frozen=True):
+    """The certificates held for a view."""
+
+    certs: Annotated[tuple[QuorumCert, ...], Meta(max_length=3)]
+
+
+class OutputChunk(Message, frozen=True):
+    """Bytes of an output from an offset on; total is 0 where this node does not hold it."""
+
+    total: Annotated[int, Meta(ge=0, le=2**31)]
+    chunk: Annotated[bytes, Meta(max_length=OUTPUT_CHUNK_BYTES)]
+
+
+FETCH_REQUEST_CODEC: Final = Codec[FetchRequest](FetchRequest, MAX_FETCH_REQUEST_BYTES)
+BLOCK_RANGE_CODEC: Final = Codec[BlockRange](BlockRange, MAX_FETCH_RESPONSE_BYTES)
+BODY_CODEC: Final = Codec[Body](Body, MAX_FETCH_RESPONSE_BYTES)
+CERTS_CODEC: Final = Codec[Certs](Certs, MAX_FETCH_RESPONSE_BYTES)
+OUTPUT_CHUNK_CODEC: Final = Codec[OutputChunk](OutputChunk, OUTPUT_CHUNK_BYTES + 64)
