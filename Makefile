@@ -1,0 +1,59 @@
+# Each target does all set-up by itself, and only once: see .ci/setup.sh.
+#   make demo      five nodes, one of them cheating, three certified answers
+#   make devnet    the same network, kept running; Ctrl-C stops it
+#   make test      all tests                    (WORKERS=0: one process; ARGS="-k name" to choose)
+#   make lint      ruff and basedpyright
+#   make simulate  N=1000 SEED=1: that many seeded schedules of the consensus simulator, resumable
+#   make bench     speed and size, with the machine's description
+#   ALLOW_CUDA=1   allows the large CUDA build of torch where no CPU build can be had; PYTHON=… chooses the interpreter
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: demo devnet test lint format simulate bench setup setup-dev
+
+N ?= 1000
+SEED ?= 1
+WORKERS ?= 2
+ARGS ?=
+
+PY := .venv/bin/python -P
+# The checkout's path is in the stamp's name, because a virtual environment does not survive being moved.
+PLACE := $(shell pwd -P | cksum | cut -d' ' -f1)
+RUN_READY := .venv/.ready-run-$(PLACE)
+DEV_READY := .venv/.ready-dev-$(PLACE)
+INPUTS := pyproject.toml constraints.txt .ci/setup.sh
+
+demo: $(RUN_READY)
+	@.venv/bin/quorate devnet demo $(ARGS)
+
+devnet: $(RUN_READY)
+	@.venv/bin/quorate devnet up $(ARGS)
+
+# One thread each: two test processes with two torch threads each stand in one another's way on two cores.
+test: $(DEV_READY)
+	@OMP_NUM_THREADS=1 $(PY) -m pytest --import-mode=importlib -n $(WORKERS) $(ARGS)
+
+lint: $(DEV_READY)
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/basedpyright --level error
+
+format: $(DEV_READY)
+	@.venv/bin/ruff check --fix .
+	@.venv/bin/ruff format .
+
+simulate: $(DEV_READY)
+	@$(PY) -m tests.simulation --schedules $(N) --seed $(SEED) $(ARGS)
+
+bench: $(RUN_READY)
+	@.venv/bin/quorate bench $(ARGS)
+
+setup: $(RUN_READY)
+
+setup-dev: $(DEV_READY)
+
+$(RUN_READY): $(INPUTS)
+	@.ci/setup.sh run $@
+
+$(DEV_READY): $(INPUTS)
+	@.ci/setup.sh dev $@

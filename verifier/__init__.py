@@ -1,0 +1,1 @@
+"""Tensors to outputs, digests and scores: synchronous, no network, no ledger state."""
