@@ -1,0 +1,43 @@
+"""How much one peer may send: a token bucket for messages and bytes that first slows, then drops.
+
+Decides whether a message is taken, and after how long; leaves the waiting and the counting to the caller.
+"""
+
+from __future__ import annotations
+
+from node.network import Rate
+
+# While in debt the reader waits this long before each frame: enough to slow an honest burst, short enough that pings
+# behind a flood are still answered.
+SLOW_S = 0.02
+
+
+class TokenBucket:
+    """The open account of one peer in one class of traffic; may run into debt by one burst, then refuses."""
+
+    __slots__ = ("_byte_tokens", "_message_tokens", "_rate", "_updated")
+
+    def __init__(self, rate: Rate, now: float) -> None:
+        self._rate = rate
+        self._message_tokens = rate.messages_per_s * rate.burst_s
+        self._byte_tokens = rate.bytes_per_s * rate.burst_s
+        self._updated = now
+
+    def take(self, messages: int, size: int, now: float) -> float | None:
+        """Seconds to wait before using the message, or None if it has to be dropped."""
+        self._refill(now)
+        message_tokens = self._message_tokens - messages
+        byte_tokens = self._byte_tokens - size
+        if message_tokens < -self._rate.messages_per_s * self._rate.burst_s:
+            return None
+        if byte_tokens < -self._rate.bytes_per_s * self._rate.burst_s:
+            return None
+        self._message_tokens, self._byte_tokens = message_tokens, byte_tokens
+        return SLOW_S if message_tokens < 0 or byte_tokens < 0 else 0.0
+
+    def _refill(self, now: float) -> None:
+        passed = max(0.0, now - self._updated)
+        self._updated = now
+        rate = self._rate
+        self._message_tokens = min(rate.messages_per_s * rate.burst_s, self._message_tokens + passed * rate.messages_per_s)
+        self._byte_tokens = min(rate.bytes_per_s * rate.burst_s, self._byte_tokens + passed * rate.bytes_per_s)
