@@ -1,0 +1,143 @@
+"""The state's entries: sorted keys and canonical values. The keys are part of the protocol, since proofs lead to them.
+
+A key is one kind byte and what names the entry inside its kind, of fixed length, so no key is another's prefix within a kind.
+"""
+
+from enum import IntEnum
+from typing import Annotated, Final
+
+from msgspec import Meta
+
+from protocol.codec import Codec, Message
+from protocol.jobs.committee import Candidate
+from protocol.units import Epoch, Hash, Height, JobId, Micro, Milliseconds, ModelId, NodeId, Nonce, Uint, View
+from protocol.validators import MAX_VALIDATORS
+
+MAX_NODE_MODELS: Final = 64  # what one node may serve: as in a genesis
+MAX_MODELS: Final = 4096
+
+
+class Kind(IntEnum):
+    """First byte of a key."""
+
+    CHAIN = 1
+    ACCOUNT = 2
+    ONION = 3
+    CARD = 4
+    SERVE = 5
+    RECORD = 6
+    SNAPSHOT = 7
+    CANDIDATES = 8
+    OPEN_JOB = 9
+    CLOSED_JOB = 10
+    SETTLEMENT = 11
+
+
+class Account(Message, frozen=True):
+    """What a node owns and has used. Free bond = bonded - locked."""
+
+    balance: Micro
+    bonded: Micro
+    locked: Micro  # part of the bond that open jobs could still cost
+    nonce: Nonce  # of the last account transaction
+
+
+class Chain(Message, frozen=True):
+    """What the next block continues from, and the two totals that conservation is judged against."""
+
+    height: Height
+    epoch: Epoch
+    view: View
+    time_ms: Milliseconds
+    beacon: Hash
+    leaders: Annotated[tuple[Annotated[int, Meta(ge=0, lt=MAX_VALIDATORS)], ...], Meta(max_length=256)]  # of the last blocks, newest last
+    snapshot_height: Height  # of the candidates in force for the next block
+    candidates_root: Hash
+    minted: Micro
+    burned: Micro
+
+
+class Onion(Message, frozen=True):
+    """A validator's hash onion: the last revealed hash, the slots it has had so far, and the slot of that reveal."""
+
+    tip: Hash
+    slots: Uint
+    tip_slot: Uint
+
+
+class Serve(Message, frozen=True):
+    """A node answers jobs for a model since a height."""
+
+    since: Height
+
+
+class Snapshot(Message, frozen=True):
+    """The root of the candidates frozen at a height; they are in force for the heights after it, up to the next."""
+
+    candidates_root: Hash
+
+
+class Candidates(Message, frozen=True):
+    """The nodes that may be drawn for one model, ascending by node id."""
+
+    candidates: Annotated[tuple[Candidate, ...], Meta(max_length=65_536)]
+
+
+ACCOUNT_CODEC: Final = Codec[Account](Account, 64)
+CHAIN_CODEC: Final = Codec[Chain](Chain, 2048)
+ONION_CODEC: Final = Codec[Onion](Onion, 128)
+SERVE_CODEC: Final = Codec[Serve](Serve, 16)
+SNAPSHOT_CODEC: Final = Codec[Snapshot](Snapshot, 64)
+CANDIDATES_CODEC: Final = Codec[Candidates](Candidates, 8 * 1024 * 1024)
+
+CHAIN_KEY: Final = bytes((Kind.CHAIN,))
+
+
+def account_key(node: NodeId) -> bytes:
+    """Where a node's account is."""
+    return bytes((Kind.ACCOUNT,)) + node
+
+
+def onion_key(node: NodeId) -> bytes:
+    """Where a validator's onion is."""
+    return bytes((Kind.ONION,)) + node
+
+
+def card_key(model: ModelId) -> bytes:
+    """Where a model's card is."""
+    return bytes((Kind.CARD,)) + model
+
+
+def serve_key(node: NodeId, model: ModelId) -> bytes:
+    """Where it stands that a node serves a model."""
+    return bytes((Kind.SERVE,)) + node + model
+
+
+def record_key(node: NodeId) -> bytes:
+    """Where a node's record (reliability, integrity) is."""
+    return bytes((Kind.RECORD,)) + node
+
+
+def snapshot_key(height: Height) -> bytes:
+    """Where a snapshot's root is."""
+    return bytes((Kind.SNAPSHOT,)) + height.to_bytes(8, "big")
+
+
+def candidates_key(height: Height, model: ModelId) -> bytes:
+    """Where a snapshot's candidates for a model are."""
+    return bytes((Kind.CANDIDATES,)) + height.to_bytes(8, "big") + model
+
+
+def open_job_key(job: JobId) -> bytes:
+    """Where a job is until it settles."""
+    return bytes((Kind.OPEN_JOB,)) + job
+
+
+def closed_job_key(job: JobId) -> bytes:
+    """Where a job is after it settled, with all its members' reveals."""
+    return bytes((Kind.CLOSED_JOB,)) + job
+
+
+def settlement_key(job: JobId) -> bytes:
+    """Where a job's settlement is: the entry whose proof a certificate carries."""
+    return bytes((Kind.SETTLEMENT,)) + job
