@@ -1,0 +1,536 @@
+"""chain.db: the final chain and the ledger's state after it, in SQLite; one transaction for each final block.
+
+Exactly one connection, in the thread that opened it, and nobody else's: every SQLite from 3.7.0 to 3.51.2 can corrupt a database in WAL
+mode when two connections write or checkpoint at the same moment (the WAL-reset bug, fixed in 3.51.3). So: locking mode exclusive, no
+automatic checkpoint, checkpoints only from here after a commit, no mmap. synchronous is FULL: a commit that returned survives a power
+failure. What is read back was checked when it was written; opening checks the newest blocks' hashes and links again.
+"""
+
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from node.disk import DamagedStorage, StorageFailure, WrongChain, describe_wrong_chain
+from protocol.block import BLOCK_CODEC, Block, compute_header_hash
+from protocol.codec import encode
+from protocol.errors import InvalidMessage
+from protocol.units import ChainId, Epoch, Hash, Height, JobId, View
+
+SCHEMA_VERSION: Final = 1
+CHECKPOINT_BYTES: Final = (
+    4 * 1024 * 1024
+)  # a checkpoint of this much takes tens of milliseconds, and comes once in hundreds of blocks
+SCANNED_BLOCKS: Final = 512  # two snapshot periods: what a restarted node builds on
+_BLOCK_ARRAY: Final = b"\x92"  # msgpack: an array of two, the header and the body
+
+_SCHEMA: Final = """
+CREATE TABLE meta(key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE blocks(
+    height INTEGER PRIMARY KEY, hash BLOB NOT NULL UNIQUE, epoch INTEGER NOT NULL, view INTEGER NOT NULL,
+    header BLOB NOT NULL, body BLOB NOT NULL, certificate BLOB);
+CREATE INDEX certified ON blocks(height) WHERE certificate IS NOT NULL;
+CREATE TABLE transactions(id BLOB PRIMARY KEY, height INTEGER NOT NULL, position INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE state(key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE jobs(job BLOB PRIMARY KEY, submitted INTEGER NOT NULL, settled INTEGER) WITHOUT ROWID;
+CREATE INDEX newest_jobs ON jobs(submitted);
+CREATE TABLE certificates(job BLOB PRIMARY KEY, encoded BLOB NOT NULL);
+CREATE TABLE requests(request TEXT PRIMARY KEY, job BLOB NOT NULL, tx BLOB NOT NULL);
+CREATE TABLE answers(
+    job BLOB PRIMARY KEY, height INTEGER NOT NULL, payload BLOB NOT NULL, salt BLOB NOT NULL, output BLOB NOT NULL);
+CREATE INDEX oldest_answers ON answers(height);
+CREATE TABLE outputs(hash BLOB PRIMARY KEY, height INTEGER NOT NULL, encoded BLOB NOT NULL);
+CREATE INDEX oldest_outputs ON outputs(height);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBlock:
+    """A final block as it lies on the disk and goes over the wire: encoded."""
+
+    height: Height
+    hash: Hash
+    epoch: Epoch
+    view: View
+    header: bytes
+    body: bytes
+    certificate: bytes | None  # a FinalCert for exactly this block; a block without one is final through a later one
+
+    @property
+    def encoded(self) -> bytes:
+        """The canonical bytes of the `Block`."""
+        return _BLOCK_ARRAY + self.header + self.body
+
+    def decode(self) -> Block:
+        """The block itself."""
+        return BLOCK_CODEC.decode(self.encoded)
+
+
+@dataclass(frozen=True, slots=True)
+class BlockCommit:
+    """Everything that one final block changes on the disk."""
+
+    block: StoredBlock
+    transactions: tuple[Hash, ...]  # ids, in the body's order
+    changed: Mapping[bytes, bytes | None]  # state entries after the block; None: no longer there
+    submitted: tuple[JobId, ...]
+    settled: tuple[JobId, ...]
+    wal_position: int  # VoteWal.position when this was committed: a log that is behind it is an old copy
+
+
+@dataclass(frozen=True, slots=True)
+class FinalPoint:
+    """The newest final block; height 0 is the genesis."""
+
+    height: Height
+    hash: Hash
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionPlace:
+    """Where a final transaction is."""
+
+    height: Height
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobPlace:
+    """Between which blocks a job ran; settled is None while it is open."""
+
+    job: JobId
+    submitted: Height
+    settled: Height | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRequest:
+    """What a request id stands for: the job, and the encoded signed transaction, to be sent again after a crash."""
+
+    job: JobId
+    transaction: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAnswer:
+    """A member's own answer to a job, kept from before its Commit until it can be revealed."""
+
+    job: JobId
+    payload: bytes
+    salt: bytes
+    output: bytes
+
+
+class Storage:
+    """The open database. Belongs to the thread that opened it; every method may raise StorageFailure, after which the node stops."""
+
+    __slots__ = ("_connection", "_failed", "_path", "sqlite_version")
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self._path = path
+        self._connection = connection
+        self._failed = False
+        self.sqlite_version: Final = sqlite3.sqlite_version
+
+    # Chain
+
+    def get_final(self) -> FinalPoint | None:
+        """The newest final block, or None in a home where `store_genesis` has not run."""
+        with self._access():
+            hash_ = _read_meta(self._connection, "final_hash")
+            return None if hash_ is None else FinalPoint(_read_number(self._connection, "final_height"), hash_)
+
+    def get_wal_position(self) -> int:
+        """The vote log's position at the last commit; 0 before the first."""
+        with self._access():
+            return _read_number(self._connection, "wal_position")
+
+    def store_genesis(self, genesis_hash: Hash, state: Mapping[bytes, bytes]) -> None:
+        """Put the first state in an empty database, as height 0."""
+        with self._transaction() as connection:
+            assert _read_meta(connection, "final_hash") is None, "the genesis is already there"
+            connection.executemany("INSERT INTO state VALUES (?, ?)", state.items())
+            _write_final(connection, 0, genesis_hash, 0)
+
+    def commit_block(self, commit: BlockCommit) -> None:
+        """Make one final block and all that it changes durable, or none of it."""
+        self.commit_blocks((commit,))
+
+    def commit_blocks(self, commits: Sequence[BlockCommit]) -> None:
+        """Make consecutive final blocks durable in one transaction, as catching up wants it."""
+        with self._transaction() as connection:
+            for commit in commits:
+                _insert_block(connection, commit)
+        self._checkpoint_when_large()
+
+    def get_block(self, height: Height) -> StoredBlock | None:
+        """The final block at a height, if it is here."""
+        return self._get_block(
+            "SELECT height, hash, epoch, view, header, body, certificate FROM blocks WHERE height = ?", height
+        )
+
+    def get_block_by_hash(self, hash_: Hash) -> StoredBlock | None:
+        """The final block with a hash, if it is here."""
+        return self._get_block(
+            "SELECT height, hash, epoch, view, header, body, certificate FROM blocks WHERE hash = ?", hash_
+        )
+
+    def get_range(self, first: Height, last: Height, max_bytes: int) -> tuple[StoredBlock, ...]:
+        """The final blocks from first to last, as many as fit, and at least one where there is one. Units: max_bytes of header and body."""
+        found: list[StoredBlock] = []
+        taken = 0
+        with self._access() as connection:
+            rows = connection.execute(
+                "SELECT height, hash, epoch, view, header, body, certificate FROM blocks WHERE height BETWEEN ? AND ? ORDER BY height",
+                (first, last),
+            )
+            for row in rows:
+                block = StoredBlock(*row)
+                taken += len(block.header) + len(block.body)
+                if found and taken > max_bytes:
+                    break
+                found.append(block)
+            rows.close()
+        return tuple(found)
+
+    def get_certified_block(self, at_or_above: Height) -> StoredBlock | None:
+        """The lowest block at or above a height that has its own FinalCert: it makes all below it final too."""
+        return self._get_block(
+            "SELECT height, hash, epoch, view, header, body, certificate FROM blocks"
+            " WHERE certificate IS NOT NULL AND height >= ? ORDER BY height LIMIT 1",
+            at_or_above,
+        )
+
+    def get_last_certified_block(self) -> StoredBlock | None:
+        """The highest block that has its own FinalCert."""
+        return self._get_block(
+            "SELECT height, hash, epoch, view, header, body, certificate FROM blocks"
+            " WHERE certificate IS NOT NULL AND height <= ? ORDER BY height DESC LIMIT 1",
+            2**63 - 1,
+        )
+
+    def get_transaction(self, transaction: Hash) -> TransactionPlace | None:
+        """Where a transaction became final, if it did."""
+        with self._access() as connection:
+            row = connection.execute(
+                "SELECT height, position FROM transactions WHERE id = ?", (transaction,)
+            ).fetchone()
+            return None if row is None else TransactionPlace(*row)
+
+    def load_state(self) -> dict[bytes, bytes]:
+        """Every entry of the ledger's state after the newest final block; the caller compares its root with the header's."""
+        with self._access() as connection:
+            return dict(connection.execute("SELECT key, value FROM state"))
+
+    # Jobs
+
+    def get_job(self, job: JobId) -> JobPlace | None:
+        """When a job was submitted and settled, if it was."""
+        with self._access() as connection:
+            row = connection.execute("SELECT job, submitted, settled FROM jobs WHERE job = ?", (job,)).fetchone()
+            return None if row is None else JobPlace(*row)
+
+    def get_newest_jobs(self, below: Height, limit: int) -> tuple[JobPlace, ...]:
+        """Jobs submitted below a height, newest first."""
+        with self._access() as connection:
+            rows = connection.execute(
+                "SELECT job, submitted, settled FROM jobs WHERE submitted < ? ORDER BY submitted DESC, job LIMIT ?",
+                (below, limit),
+            )
+            return tuple(JobPlace(*row) for row in rows)
+
+    def store_certificate(self, job: JobId, encoded: bytes) -> None:
+        """Keep a settled job's certificate for good: the state it is proved from is not kept. The first one stays."""
+        with self._transaction() as connection:
+            connection.execute("INSERT INTO certificates VALUES (?, ?) ON CONFLICT DO NOTHING", (job, encoded))
+
+    def get_certificate(self, job: JobId) -> bytes | None:
+        """A settled job's certificate, if it is here."""
+        return self._get_bytes("SELECT encoded FROM certificates WHERE job = ?", job)
+
+    def store_request(self, request: str, job: JobId, transaction: bytes) -> StoredRequest:
+        """What this request id stands for from now on: what is given, unless it already stands for something."""
+        with self._transaction() as connection:
+            connection.execute(
+                "INSERT INTO requests VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (request, job, transaction)
+            )
+            row = connection.execute("SELECT job, tx FROM requests WHERE request = ?", (request,)).fetchone()
+            return StoredRequest(*row)
+
+    def get_request(self, request: str) -> StoredRequest | None:
+        """What a request id stands for, if it was seen."""
+        with self._access() as connection:
+            row = connection.execute("SELECT job, tx FROM requests WHERE request = ?", (request,)).fetchone()
+            return None if row is None else StoredRequest(*row)
+
+    # Answers
+
+    def store_answer(self, answer: StoredAnswer, output_hash: Hash, height: Height) -> StoredAnswer:
+        """This node's answer to a job from now on, durable: the one given, unless one is there already.
+
+        Two different answers would be two commitments, of which only one can be opened.
+        """
+        with self._transaction() as connection:
+            connection.execute(
+                "INSERT INTO answers VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                (answer.job, height, answer.payload, answer.salt, answer.output),
+            )
+            row = connection.execute(
+                "SELECT job, payload, salt, output FROM answers WHERE job = ?", (answer.job,)
+            ).fetchone()
+            kept = StoredAnswer(*row)
+            if kept == answer and answer.output:
+                _insert_output(connection, output_hash, answer.output, height)
+            return kept
+
+    def get_answer(self, job: JobId) -> StoredAnswer | None:
+        """This node's own answer to a job, if it made one."""
+        with self._access() as connection:
+            row = connection.execute("SELECT job, payload, salt, output FROM answers WHERE job = ?", (job,)).fetchone()
+            return None if row is None else StoredAnswer(*row)
+
+    def store_output(self, output_hash: Hash, encoded: bytes, height: Height) -> None:
+        """Keep an output to serve it; it was checked against its hash. `height`: now, for `drop_old`."""
+        with self._transaction() as connection:
+            _insert_output(connection, output_hash, encoded, height)
+
+    def get_output(self, output_hash: Hash) -> bytes | None:
+        """An output by its hash, if it is still here."""
+        return self._get_bytes("SELECT encoded FROM outputs WHERE hash = ?", output_hash)
+
+    def drop_old(self, below: Height) -> int:
+        """How many outputs and own answers from below a height were dropped; members serve them for two snapshot periods."""
+        with self._transaction() as connection:
+            dropped = connection.execute("DELETE FROM outputs WHERE height < ?", (below,)).rowcount
+            return dropped + connection.execute("DELETE FROM answers WHERE height < ?", (below,)).rowcount
+
+    # The file
+
+    def checkpoint(self) -> None:
+        """Move what was committed from SQLite's log into the database file."""
+        with self._access() as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+
+    def close(self) -> None:
+        """Checkpoint and give the file back; after a failure only the latter."""
+        if not self._failed:
+            self.checkpoint()
+            self._failed = True
+        self._connection.close()
+
+    def _checkpoint_when_large(self) -> None:
+        log = self._path.with_name(self._path.name + "-wal")
+        if log.stat().st_size > CHECKPOINT_BYTES:
+            self.checkpoint()
+
+    def _get_block(self, query: str, argument: int | bytes) -> StoredBlock | None:
+        with self._access() as connection:
+            row = connection.execute(query, (argument,)).fetchone()
+            return None if row is None else StoredBlock(*row)
+
+    def _get_bytes(self, query: str, argument: bytes) -> bytes | None:
+        with self._access() as connection:
+            row = connection.execute(query, (argument,)).fetchone()
+            return None if row is None else row[0]
+
+    @contextmanager
+    def _access(self) -> Iterator[sqlite3.Connection]:
+        if self._failed:
+            raise StorageFailure(f"{self._path}: closed, so that nothing unrecorded can be sent: start the node again")
+        try:
+            yield self._connection
+        except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
+            raise  # our own fault, not the disk's
+        except sqlite3.DatabaseError as error:
+            self._failed = True
+            raise _storage_failure(self._path, error) from error
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._access() as connection, _transaction(connection):
+            yield connection
+
+
+def open_storage(path: Path, chain: ChainId, max_pages: int = 0) -> Storage:
+    """The database of this chain at this path, made if there is none, its newest blocks checked.
+
+    Units: pages of 4 KiB; 0 is SQLite's own limit.
+    Raises: StorageFailure; DamagedStorage; WrongChain.
+    """
+    try:
+        connection = sqlite3.connect(path, isolation_level=None, timeout=0)
+    except sqlite3.DatabaseError as error:
+        raise _storage_failure(path, error) from error
+    try:
+        _configure(connection, max_pages)
+        _prepare_schema(path, connection, chain)
+        _check_newest_blocks(path, connection, chain)
+    except sqlite3.DatabaseError as error:
+        connection.close()
+        raise _storage_failure(path, error) from error
+    except (StorageFailure, WrongChain):
+        connection.close()
+        raise
+    return Storage(path, connection)
+
+
+def _configure(connection: sqlite3.Connection, max_pages: int) -> None:
+    connection.execute(
+        "PRAGMA locking_mode = EXCLUSIVE"
+    )  # before the first access in WAL mode: then there is no shared memory either
+    connection.execute("PRAGMA mmap_size = 0")
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA wal_autocheckpoint = 0")
+    connection.execute("PRAGMA trusted_schema = OFF")
+    if max_pages:
+        connection.execute(f"PRAGMA max_page_count = {max_pages:d}")
+
+
+def _prepare_schema(path: Path, connection: sqlite3.Connection, chain: ChainId) -> None:
+    with _transaction(connection):
+        if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
+            for statement in _SCHEMA.split(";"):
+                connection.execute(statement)
+            _write_meta(connection, "schema_version", str(SCHEMA_VERSION).encode())
+            _write_meta(connection, "chain_id", chain)
+        version = _read_number(connection, "schema_version")
+        if version != SCHEMA_VERSION:
+            raise StorageFailure(
+                f"{path}: expected schema {SCHEMA_VERSION}, got {version}: run the version of quorate that made it"
+            )
+        found = _read_meta(connection, "chain_id") or b""
+        if found != chain:
+            raise WrongChain(describe_wrong_chain(path, chain, found))
+        _write_meta(connection, "sqlite_version", sqlite3.sqlite_version.encode())
+
+
+def _check_newest_blocks(path: Path, connection: sqlite3.Connection, chain: ChainId) -> None:
+    final = _read_number(connection, "final_height")
+    rows = connection.execute(
+        "SELECT height, hash, epoch, view, header, body, certificate FROM blocks WHERE height > ? ORDER BY height DESC",
+        (final - SCANNED_BLOCKS,),
+    )
+    expected_hash = _read_meta(connection, "final_hash")
+    expected_height = final
+    for row in rows:
+        block = StoredBlock(*row)
+        fault = _find_block_fault(block, chain, expected_height, expected_hash)
+        if fault is not None:
+            raise DamagedStorage(
+                f"{path}: block {block.height} is damaged ({fault}): move the data folder away and let the node fetch the chain again"
+            )
+        expected_hash = block.decode().header.parent_hash
+        expected_height -= 1
+    if expected_height != max(0, final - SCANNED_BLOCKS):
+        raise DamagedStorage(
+            f"{path}: block {expected_height} is missing: move the data folder away and let the node fetch the chain again"
+        )
+
+
+def _find_block_fault(block: StoredBlock, chain: ChainId, height: Height, hash_: Hash | None) -> str | None:
+    if block.height != height:
+        return f"expected block {height} here"
+    if block.hash != hash_:
+        return "it is not the one its child names"
+    try:
+        header = block.decode().header
+    except InvalidMessage as error:
+        return str(error)
+    if (header.height, header.chain_id) != (height, chain) or compute_header_hash(header) != block.hash:
+        return "its header has another hash"
+    return None
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:  # something above raised: nothing of it may stay
+            connection.execute("ROLLBACK")
+
+
+def _insert_block(connection: sqlite3.Connection, commit: BlockCommit) -> None:
+    block = commit.block
+    final = _read_number(connection, "final_height")
+    assert block.height == final + 1, (block.height, final)
+    assert _read_meta(connection, "final_hash") is not None, "store_genesis comes first"
+    connection.execute(
+        "INSERT INTO blocks VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (block.height, block.hash, block.epoch, block.view, block.header, block.body, block.certificate),
+    )
+    connection.executemany(
+        "INSERT INTO transactions VALUES (?, ?, ?)",
+        [(transaction, block.height, position) for position, transaction in enumerate(commit.transactions)],
+    )
+    for key, value in commit.changed.items():
+        if value is None:
+            connection.execute("DELETE FROM state WHERE key = ?", (key,))
+        else:
+            connection.execute(
+                "INSERT INTO state VALUES (?, ?) ON CONFLICT(key) DO UPDATE SET value = excluded.value", (key, value)
+            )
+    connection.executemany("INSERT INTO jobs VALUES (?, ?, NULL)", [(job, block.height) for job in commit.submitted])
+    connection.executemany("UPDATE jobs SET settled = ? WHERE job = ?", [(block.height, job) for job in commit.settled])
+    _write_final(connection, block.height, block.hash, commit.wal_position)
+
+
+def _insert_output(connection: sqlite3.Connection, output_hash: Hash, encoded: bytes, height: Height) -> None:
+    # Asked for again, it is kept from now on again.
+    connection.execute(
+        "INSERT INTO outputs VALUES (?, ?, ?) ON CONFLICT(hash) DO UPDATE SET height = max(height, excluded.height)",
+        (output_hash, height, encoded),
+    )
+
+
+def _write_final(connection: sqlite3.Connection, height: Height, hash_: Hash, wal_position: int) -> None:
+    _write_meta(connection, "final_height", str(height).encode())
+    _write_meta(connection, "final_hash", hash_)
+    _write_meta(connection, "wal_position", str(wal_position).encode())
+
+
+def _write_meta(connection: sqlite3.Connection, key: str, value: bytes) -> None:
+    connection.execute(
+        "INSERT INTO meta VALUES (?, ?) ON CONFLICT(key) DO UPDATE SET value = excluded.value", (key, value)
+    )
+
+
+def _read_meta(connection: sqlite3.Connection, key: str) -> bytes | None:
+    row = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+    return None if row is None else row[0]
+
+
+def _read_number(connection: sqlite3.Connection, key: str) -> int:
+    return int(_read_meta(connection, key) or b"0")
+
+
+def _storage_failure(path: Path, error: sqlite3.DatabaseError) -> StorageFailure:
+    """What SQLite's error means to the reader."""
+    match getattr(error, "sqlite_errorcode", 0) & 0xFF:
+        case sqlite3.SQLITE_FULL:
+            return StorageFailure(
+                f"{path}: the disk is full ({error}); nothing that was acknowledged is lost: free some space and start the node again"
+            )
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return StorageFailure(
+                f"{path}: another process has this database open ({error}): close it, then start the node again"
+            )
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+            return DamagedStorage(
+                f"{path}: the file is damaged ({error}): move the data folder away and let the node fetch the chain again"
+            )
+        case _:
+            return StorageFailure(
+                f"{path}: the disk failed ({error}); the node stops instead of retrying: check the disk, then start the node again"
+            )
+
+
+def encode_stored_block(block: Block, hash_: Hash, certificate: bytes | None) -> StoredBlock:
+    """A block in the form that is stored; `hash_` is its header's, `certificate` the encoded FinalCert for it."""
+    header = block.header
+    return StoredBlock(header.height, hash_, header.epoch, header.view, encode(header), encode(block.body), certificate)
