@@ -68,6 +68,17 @@ class Proposal(Message, frozen=True):
     signature: Signature
 
 
+class SignedProposal(Message, frozen=True):
+    """What of a proposal its signature covers: enough to prove that a leader proposed two blocks in one view."""
+
+    epoch: Epoch
+    view: View
+    block_hash: Hash
+    justification_hash: Hash
+    signer: Annotated[int, Meta(ge=0, lt=MAX_VALIDATORS)]
+    signature: Signature
+
+
 VOTE_CODEC: Final = Codec[Vote](Vote, 256)
 QUORUM_CERT_CODEC: Final = Codec[QuorumCert](QuorumCert, MAX_QUORUM_CERT_BYTES)
 PROPOSAL_CODEC: Final = Codec[Proposal](Proposal, MAX_BLOCK_BYTES + 65 * MAX_QUORUM_CERT_BYTES)
@@ -76,14 +87,23 @@ PROPOSAL_CODEC: Final = Codec[Proposal](Proposal, MAX_BLOCK_BYTES + 65 * MAX_QUO
 def vote_signing_bytes(kind: VoteKind, chain: ChainId, epoch: Epoch, view: View, block_hash: Hash) -> bytes:
     """The fixed layout that a vote signs: magic, domain, chain id, epoch, view, hash; big-endian."""
     return (
-        MAGIC + bytes((_SIGNATURE_DOMAIN[kind],)) + chain + epoch.to_bytes(8, "big") + view.to_bytes(8, "big") + block_hash
+        MAGIC
+        + bytes((_SIGNATURE_DOMAIN[kind],))
+        + chain
+        + epoch.to_bytes(8, "big")
+        + view.to_bytes(8, "big")
+        + block_hash
     )
 
 
-def proposal_signing_bytes(chain: ChainId, epoch: Epoch, view: View, block_hash: Hash, justification: Justification) -> bytes:
+def compute_justification_hash(justification: Justification) -> Hash:
+    """What a proposal's signature binds the justification by."""
+    return compute_hash(HashDomain.JUSTIFICATION, encode(justification))
+
+
+def proposal_signing_bytes(
+    chain: ChainId, epoch: Epoch, view: View, block_hash: Hash, justification_hash: Hash
+) -> bytes:
     """The fixed layout that a leader signs: as a vote's, with the justification's hash behind it."""
-    justification_hash = compute_hash(HashDomain.JUSTIFICATION, encode(justification))
     domain = bytes((SignatureDomain.PROPOSE,))
-    return (
-        MAGIC + domain + chain + epoch.to_bytes(8, "big") + view.to_bytes(8, "big") + block_hash + justification_hash
-    )
+    return MAGIC + domain + chain + epoch.to_bytes(8, "big") + view.to_bytes(8, "big") + block_hash + justification_hash

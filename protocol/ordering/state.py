@@ -1,0 +1,181 @@
+"""What the ordering machine knows: frozen between steps, one local draft within a step.
+
+Bounds: votes and second proposals only for views in [final - view_window_behind, view + view_window_ahead], one vote of each kind
+per validator and view, one body per leader and view; everything about older views is dropped when a block becomes final.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from protocol.block import Block
+from protocol.ordering.effects import Effect, SetTimer
+from protocol.ordering.events import Timer
+from protocol.ordering.evidence import Evidence
+from protocol.ordering.messages import Proposal, QuorumCert, SignedProposal, Vote, VoteKind
+from protocol.ordering.signatures import Signer, Verify
+from protocol.params import Params
+from protocol.units import ChainId, Epoch, Hash, Height, Milliseconds, NodeId, View
+from protocol.validators import ValidatorSet, compute_leader
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What stays the same for a whole epoch. `own` is this node's index in the table, None for an observer, which follows but
+    never signs; `signer` is present exactly where `own` is."""
+
+    chain: ChainId
+    epoch: Epoch
+    seed: Hash  # of the leader schedule
+    validators: ValidatorSet
+    own: int | None
+    params: Params
+    signer: Signer | None
+    verify: Verify
+
+    @property
+    def peers(self) -> tuple[NodeId, ...]:
+        """Every other validator."""
+        return tuple(member.node for index, member in enumerate(self.validators.members) if index != self.own)
+
+
+@dataclass(frozen=True, slots=True)
+class Tip:
+    """The last finalized block, or the epoch's genesis with view 0."""
+
+    view: View
+    height: Height
+    block_hash: Hash
+    time_ms: Milliseconds
+
+
+class BlockStatus(Enum):
+    """How far a held body has come."""
+
+    HELD = "held"  # its parent is not executed yet, or its proposal may not be voted for yet
+    CHECKING = "checking"  # a CheckBlock is under way
+    VALID = "valid"  # executed: it can be voted for, built on, finalized
+    INVALID = "invalid"
+
+
+class HeldBlock(Struct, frozen=True):
+    """A body above the finalized tip; it is the one its header commits to."""
+
+    block: Block
+    status: BlockStatus
+
+
+class SeenProposal(Struct, frozen=True):
+    """The first acceptable proposal of a view: signed by its leader, structure and carried justification complete and valid."""
+
+    block_hash: Hash
+    proposal: Proposal
+
+
+class ViewRecord(Struct, frozen=True):
+    """Everything known about one view; every vote, certificate and proposal in it has been verified."""
+
+    leader: int
+    proposal: SeenProposal | None = None
+    second: SignedProposal | None = None  # of another block, by the same leader
+    is_refused: bool = False  # the leader's proposal was invalid (rule R4)
+    votes: dict[tuple[VoteKind, int], Vote] = {}  # the first of each kind and signer; never changed in place
+    notar: QuorumCert | None = None
+    null: QuorumCert | None = None
+    final: QuorumCert | None = None
+    evidence: tuple[Evidence, ...] = ()
+
+    @property
+    def certs(self) -> tuple[QuorumCert, ...]:
+        """The certificates held for this view, the strongest first."""
+        return tuple(cert for cert in (self.final, self.notar, self.null) if cert is not None)
+
+
+class SimplexState(Struct, frozen=True):
+    """The machine between two events. Mappings are never changed in place."""
+
+    context: Context
+    tip: Tip
+    tip_cert: QuorumCert | None  # None while the tip is the genesis
+    tip_since_ms: Milliseconds
+    view: View
+    finalized: dict[View, Hash]  # recent final blocks, for rule R7
+    is_started: bool = False
+    is_halted: bool = False
+    has_work: bool = False
+    entered_ms: Milliseconds = 0
+    syncing: QuorumCert | None = None
+    views: dict[View, ViewRecord] = {}
+    blocks: dict[Hash, HeldBlock] = {}
+    wanted: frozenset[Hash] = frozenset()  # bodies asked for
+    deadlines: dict[Timer, Milliseconds] = {}
+
+    def get_record(self, view: View) -> ViewRecord | None:
+        """What is known about a view."""
+        return self.views.get(view)
+
+    def get_certs(self, view: View) -> tuple[QuorumCert, ...]:
+        """The certificates held for a view: the answer to a peer's FetchCerts."""
+        record = self.views.get(view)
+        return () if record is None else record.certs
+
+    def get_block(self, block_hash: Hash) -> Block | None:
+        """A held body above the finalized tip (invalid ones too: they are what their hash says)."""
+        held = self.blocks.get(block_hash)
+        return None if held is None else held.block
+
+
+def make_state(context: Context, tip: Tip, tip_cert: QuorumCert | None, now_ms: Milliseconds) -> SimplexState:
+    """The machine as it starts on a stored finalized tip; the first event it must get is Replayed."""
+    assert (context.own is None) == (context.signer is None), context.own
+    return SimplexState(context, tip, tip_cert, now_ms, tip.view + 1, {tip.view: tip.block_hash})
+
+
+@dataclass(slots=True)
+class Draft:
+    """The local, mutable copy of one step: the state as it becomes, and the effects so far. It never outlives the step."""
+
+    base: SimplexState
+    state: SimplexState
+    now_ms: Milliseconds
+    effects: list[Effect]
+
+    def get_record(self, view: View) -> ViewRecord:
+        """What is known about a view: a new record where nothing is."""
+        record = self.state.views.get(view)
+        if record is not None:
+            return record
+        context = self.state.context
+        return ViewRecord(compute_leader(context.validators, context.chain, context.epoch, context.seed, view))
+
+    def put_record(self, view: View, record: ViewRecord) -> None:
+        """Replaces a view's record."""
+        if self.state.views is self.base.views:
+            self.state = replace(self.state, views=dict(self.base.views))
+        self.state.views[view] = record
+
+    def put_block(self, block_hash: Hash, held: HeldBlock) -> None:
+        """Holds a body, or changes its status."""
+        if self.state.blocks is self.base.blocks:
+            self.state = replace(self.state, blocks=dict(self.base.blocks))
+        self.state.blocks[block_hash] = held
+
+    def set_status(self, block_hash: Hash, status: BlockStatus) -> None:
+        """Changes a held body's status."""
+        self.put_block(block_hash, replace(self.state.blocks[block_hash], status=status))
+
+    def set_timer(self, timer: Timer, at_ms: Milliseconds) -> None:
+        """Starts a timer, instead of its earlier setting."""
+        if self.state.deadlines.get(timer) == at_ms:
+            return
+        self.state = replace(self.state, deadlines=self.state.deadlines | {timer: at_ms})
+        self.effects.append(SetTimer(timer, at_ms))
+
+    def own_vote(self, kind: VoteKind, view: View) -> Vote | None:
+        """This node's own vote of a kind in a view, where it cast one."""
+        record = self.state.views.get(view)
+        if record is None or self.state.context.own is None:
+            return None
+        return record.votes.get((kind, self.state.context.own))
