@@ -73,6 +73,9 @@ from multiaddr import Multiaddr
 from node.network import Limits, NetworkError, Timing, Verdict, node_id_of, peer_id_of
 from node.streams import BadFrame, StreamBroken
 
+# libp2p reports every failed dial to stderr as it has no handler of its own; what matters leaves here as an event.
+logging.getLogger("libp2p").addHandler(logging.NullHandler())
+
 DIRECT_PROTOCOL = TProtocol("/quorate/1/direct")
 FETCH_PROTOCOL = TProtocol("/quorate/1/fetch")
 _READ_BYTES = 1 << 16
