@@ -58,6 +58,8 @@ class NodeSnapshot:
     mempool_transactions: int
     started_ms: int
     tick_ms: int  # when the engine's loop last turned
+    finality_ms_recent: tuple[int, ...] = ()  # valid transaction received until its FinalCert here, oldest first
+    generation_ms_recent: tuple[int, ...] = ()  # what this node's worker took for an answer, oldest first
 
 
 class NodeApi(Protocol):
