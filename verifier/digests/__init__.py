@@ -1,0 +1,1 @@
+"""Locality-sensitive digests, one file a family of outputs."""

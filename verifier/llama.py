@@ -1,0 +1,216 @@
+"""The Llama forward pass: token ids to logits, bit-equal to transformers' eager attention in float32.
+
+The order of operations is the specification: a reordered sum gives other bits. Loading and checking weights is
+verifier/model.py's part, choosing tokens verifier/generate.py's. Gradients flow, so the shipped models train on it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+@dataclass(frozen=True, slots=True)
+class RopeScaling:
+    """Llama 3's stretching of the slow rotary frequencies beyond the context of the pre-training."""
+
+    factor: float
+    low_frequency_factor: float
+    high_frequency_factor: float
+    original_context: int
+
+
+@dataclass(frozen=True, slots=True)
+class LlamaConfig:
+    vocabulary: int
+    width: int
+    inner_width: int
+    layers: int
+    heads: int
+    key_heads: int
+    head_width: int
+    context: int
+    norm_epsilon: float
+    rope_theta: float
+    rope_scaling: RopeScaling | None
+    is_tied: bool
+    has_attention_bias: bool
+    has_mlp_bias: bool
+
+
+# Per layer the keys and the values so far, [batch, key heads, positions, head width].
+LlamaCache = tuple[tuple[Tensor, Tensor], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Llama:
+    """Weights under their Hugging Face names, and the configuration that gives them their shapes."""
+
+    config: LlamaConfig
+    weights: Mapping[str, Tensor]
+    inverse_frequencies: Tensor
+
+
+def build_llama(config: LlamaConfig, weights: Mapping[str, Tensor]) -> Llama:
+    """The model, with its rotary frequencies on the device of the weights."""
+    device = weights["model.embed_tokens.weight"].device
+    return Llama(config, weights, compute_inverse_frequencies(config).to(device))
+
+
+def compute_shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
+    """The name and shape of every tensor that a model of this configuration has, and no other."""
+    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (config.vocabulary, config.width)}
+    query, key = config.heads * config.head_width, config.key_heads * config.head_width
+    for layer in range(config.layers):
+        name = f"model.layers.{layer}"
+        for part, rows, columns in (
+            ("q_proj", query, config.width),
+            ("k_proj", key, config.width),
+            ("v_proj", key, config.width),
+            ("o_proj", config.width, query),
+        ):
+            shapes[f"{name}.self_attn.{part}.weight"] = (rows, columns)
+            if config.has_attention_bias:
+                shapes[f"{name}.self_attn.{part}.bias"] = (rows,)
+        for part, rows, columns in (
+            ("gate_proj", config.inner_width, config.width),
+            ("up_proj", config.inner_width, config.width),
+            ("down_proj", config.width, config.inner_width),
+        ):
+            shapes[f"{name}.mlp.{part}.weight"] = (rows, columns)
+            if config.has_mlp_bias:
+                shapes[f"{name}.mlp.{part}.bias"] = (rows,)
+        shapes[f"{name}.input_layernorm.weight"] = (config.width,)
+        shapes[f"{name}.post_attention_layernorm.weight"] = (config.width,)
+    shapes["model.norm.weight"] = (config.width,)
+    if not config.is_tied:
+        shapes["lm_head.weight"] = (config.vocabulary, config.width)
+    return shapes
+
+
+def compute_logits(
+    llama: Llama, ids: Tensor, cache: LlamaCache | None = None, *, only_last: bool = False
+) -> tuple[Tensor, LlamaCache]:
+    """The logits at every given position (or at the last alone) and the cache that includes these positions.
+
+    Shapes: ids [batch, positions] int64; logits [batch, positions or 1, vocabulary] in the weights' dtype
+    """
+    weights, config = llama.weights, llama.config
+    start = 0 if cache is None else cache[0][0].shape[2]
+    hidden = functional.embedding(ids, weights["model.embed_tokens.weight"])
+    rotation = _compute_rotation(llama, start, ids.shape[1], hidden.dtype)
+    mask = _compute_mask(start, ids.shape[1], hidden)
+    layers: list[tuple[Tensor, Tensor]] = []
+    for layer in range(config.layers):
+        name = f"model.layers.{layer}"
+        normed = _normalise(hidden, weights[f"{name}.input_layernorm.weight"], config.norm_epsilon)
+        past = None if cache is None else cache[layer]
+        attended, present = _attend(llama, f"{name}.self_attn", normed, rotation, mask, past)
+        layers.append(present)
+        hidden = hidden + attended
+        normed = _normalise(hidden, weights[f"{name}.post_attention_layernorm.weight"], config.norm_epsilon)
+        gate = functional.silu(_project(llama, f"{name}.mlp.gate_proj", normed))
+        hidden = hidden + _project(
+            llama, f"{name}.mlp.down_proj", gate * _project(llama, f"{name}.mlp.up_proj", normed)
+        )
+    hidden = _normalise(hidden[:, -1:] if only_last else hidden, weights["model.norm.weight"], config.norm_epsilon)
+    head = weights["model.embed_tokens.weight" if config.is_tied else "lm_head.weight"]
+    return functional.linear(hidden, head), tuple(layers)
+
+
+def select_rows(cache: LlamaCache, rows: list[int]) -> LlamaCache:
+    """The cache of these batch rows, in this order; a row may occur more than once, as in beam search."""
+    return tuple((keys[rows], values[rows]) for keys, values in cache)
+
+
+def compute_inverse_frequencies(config: LlamaConfig) -> Tensor:
+    """The angle a position adds to each pair of a head's dimensions.
+
+    Shapes: [head width / 2] float32
+    Source: transformers 5, modeling_rope_utils, types "default" and "llama3"
+    """
+    exponents = torch.arange(0, config.head_width, 2, dtype=torch.float32) / config.head_width
+    frequencies = 1.0 / (config.rope_theta**exponents)
+    scaling = config.rope_scaling
+    if scaling is None:
+        return frequencies
+    lengths = 2 * math.pi / frequencies
+    longest = scaling.original_context / scaling.low_frequency_factor
+    shortest = scaling.original_context / scaling.high_frequency_factor
+    stretched = torch.where(lengths > longest, frequencies / scaling.factor, frequencies)
+    smooth = (scaling.original_context / lengths - scaling.low_frequency_factor) / (
+        scaling.high_frequency_factor - scaling.low_frequency_factor
+    )
+    between = (1 - smooth) * stretched / scaling.factor + smooth * stretched
+    is_between = ~(lengths < shortest) * ~(lengths > longest)
+    return torch.where(is_between, between, stretched)
+
+
+def _attend(
+    llama: Llama,
+    name: str,
+    hidden: Tensor,
+    rotation: tuple[Tensor, Tensor],
+    mask: Tensor | None,
+    past: tuple[Tensor, Tensor] | None,
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """What the positions read from themselves and their past, and the keys and values including theirs."""
+    config = llama.config
+    batch, positions, _ = hidden.shape
+    shape = (batch, positions, -1, config.head_width)
+    queries = _rotate(_project(llama, f"{name}.q_proj", hidden).view(shape).transpose(1, 2), rotation)
+    keys = _rotate(_project(llama, f"{name}.k_proj", hidden).view(shape).transpose(1, 2), rotation)
+    values = _project(llama, f"{name}.v_proj", hidden).view(shape).transpose(1, 2)
+    if past is not None:
+        keys, values = torch.cat((past[0], keys), dim=2), torch.cat((past[1], values), dim=2)
+    groups = config.heads // config.key_heads
+    scores = torch.matmul(queries, _repeat(keys, groups).transpose(2, 3)) * config.head_width**-0.5
+    if mask is not None:
+        scores = scores + mask
+    shares = functional.softmax(scores, dim=-1, dtype=torch.float32).to(hidden.dtype)
+    read = torch.matmul(shares, _repeat(values, groups)).transpose(1, 2).reshape(batch, positions, -1)
+    return _project(llama, f"{name}.o_proj", read), (keys, values)
+
+
+def _project(llama: Llama, name: str, hidden: Tensor) -> Tensor:
+    return functional.linear(hidden, llama.weights[f"{name}.weight"], llama.weights.get(f"{name}.bias"))
+
+
+def _normalise(hidden: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+    wide = hidden.to(torch.float32)
+    wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + epsilon)
+    return weight * wide.to(hidden.dtype)
+
+
+def _compute_rotation(llama: Llama, start: int, positions: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    at = torch.arange(start, start + positions, device=llama.inverse_frequencies.device)
+    angles = at[:, None].float() * llama.inverse_frequencies
+    doubled = torch.cat((angles, angles), dim=-1)
+    return doubled.cos().to(dtype), doubled.sin().to(dtype)
+
+
+def _rotate(heads: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+    half = heads.shape[-1] // 2
+    turned = torch.cat((-heads[..., half:], heads[..., :half]), dim=-1)
+    return heads * rotation[0] + turned * rotation[1]
+
+
+def _repeat(heads: Tensor, groups: int) -> Tensor:
+    """Every key head once for each query head that shares it."""
+    if groups == 1:
+        return heads
+    batch, count, positions, width = heads.shape
+    return heads[:, :, None].expand(batch, count, groups, positions, width).reshape(batch, -1, positions, width)
+
+
+def _compute_mask(start: int, positions: int, hidden: Tensor) -> Tensor | None:
+    """What hides the future when several positions run at once; one position alone sees everything."""
+    if positions == 1:
+        return None
+    hidden_future = torch.full((positions, start + positions), torch.finfo(hidden.dtype).min, device=hidden.device)
+    return hidden_future.triu(start + 1).to(hidden.dtype)
