@@ -10,7 +10,7 @@ readonly KIND=${1:?usage: setup.sh run|dev STAMP}
 readonly STAMP=${2:?usage: setup.sh run|dev STAMP}
 readonly TORCH=2.13.0
 # torch-2.13.0-cp311-manylinux_2_28_x86_64 (527 MB) and the CUDA 13.0 libraries it requires, summed in November 2026
-readonly CUDA_DOWNLOAD="about 2.7 GB (torch 0.5 GB, CUDA libraries 2.2 GB), 7 GB on disk"
+readonly CUDA_DOWNLOAD="about 2.7 GB (torch 0.5 GB, CUDA libraries 2.2 GB)"
 readonly VENV_PYTHON=.venv/bin/python
 readonly UNPACKING=.venv/.unpacking
 
@@ -79,12 +79,17 @@ install_packages() {
 prepare_system() {
   local -a packages
   PYTHON_FOUND=$(find_python)
+  if [ -z "$PYTHON_FOUND" ] && { [ -n "${PYTHON:-}" ] || command -v python3 >/dev/null; }; then
+    fail "Python 3.11 or newer is needed; ${PYTHON:-python3} is $("${PYTHON:-python3}" --version 2>&1 || true)" \
+      "install one (python3.11 python3.11-venv python3.11-dev), then type make again, or make PYTHON=/path/to/python3.11"
+  fi
   read -r -a packages <<<"$(missing_packages "$PYTHON_FOUND" | tr '\n' ' ')"
   if [ "${#packages[@]}" -gt 0 ]; then
     install_packages "${packages[@]}"
     PYTHON_FOUND=$(find_python)
   fi
-  [ -n "$PYTHON_FOUND" ] || fail "Python 3.11 or newer is needed, found $(python3 --version 2>&1 || echo none); install one and type make PYTHON=/path/to/python3.11"
+  [ -n "$PYTHON_FOUND" ] || fail "Python 3.11 or newer is needed; the system's package is $(python3 --version 2>&1 || true)" \
+    "type make PYTHON=/path/to/python3.11 once you have one"
 }
 
 prepare_venv() {
@@ -114,8 +119,8 @@ install_torch() {
   elif [ "${ALLOW_CUDA:-}" = 1 ]; then
     logged "torch $TORCH, CPU build or else the CUDA build" unpacks eval 'install_cpu_torch || pip_install "torch==$TORCH"'
   else
-    say "torch $TORCH, CPU build (about 200 MB) …"
-    if unpacks install_cpu_torch >"$LOG" 2>&1 </dev/null; then return; fi
+    local started=$SECONDS
+    if unpacks install_cpu_torch >"$LOG" 2>&1 </dev/null; then say "torch $TORCH, CPU build: $((SECONDS - started)) s"; return; fi
     tail -n 30 "$LOG" >&2
     fail "no CPU build of torch $TORCH could be had, neither from pip nor through uv." \
       "The build with CUDA would be a download of $CUDA_DOWNLOAD." \
@@ -133,7 +138,7 @@ install_quorate() {
 mkdir -p .venv
 if command -v flock >/dev/null; then exec 9>.venv/.setup-lock; flock 9; fi
 
-echo "set-up ($KIND), only once:"
+echo "set-up ($KIND), only once; a few minutes, depending on the network:"
 prepare_system
 prepare_venv
 install_torch
