@@ -27,6 +27,8 @@ class Rejection(Enum):
     BAD_CARD = "bad_card"
     NOT_BONDED = "not_bonded"
     ZERO_AMOUNT = "zero_amount"
+    BUSY = "busy"  # a limit is reached: the same transaction may be valid later
+    TOO_EARLY = "too_early"  # an earlier one is missing, or its phase has not begun: valid later
     # Jobs
     EMPTY_PROMPT = "empty_prompt"
     PROMPT_TOO_LONG = "prompt_too_long"
