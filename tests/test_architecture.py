@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # Allowances: a place and the reason why the rule gives way there. An entry that is no longer needed fails too.
-LONG_FILES: dict[str, str] = {}
+LONG_FILES: dict[str, str] = {
+    "node/libp2p_hardening.py": "every mend of libp2p stands in one file, so that a new version of it is read against one list",
+}
 LONG_FUNCTIONS: dict[str, str] = {}
 BROAD_EXCEPTS: dict[str, str] = {}
 SLEEPS: dict[str, str] = {}
