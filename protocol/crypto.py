@@ -42,6 +42,7 @@ class HashDomain(IntEnum):
     TIE = 20
     DRAW = 21
     LEADER = 22
+    VALUE = 23
 
 
 class SignatureDomain(IntEnum):

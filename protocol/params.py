@@ -40,7 +40,7 @@ class Params(Message, frozen=True):
     forfeit_fees: Annotated[int, Meta(ge=0, le=100)]  # fees lost by a commit without reveal: more than toggling a job to inconclusive gains
     retention_snapshots: Annotated[int, Meta(ge=1, le=64)]  # settled jobs stay in the state for this many snapshot periods
     # Records (protocol.md section 8)
-    missed_seats_window: Annotated[int, Meta(ge=1, le=64)]
+    missed_seats_window: Annotated[int, Meta(ge=1, le=63)]
     suspension_ms: Milliseconds  # besides one snapshot period, how long who missed more than half of the window is not drawn
     # Money
     base_fee: Micro
