@@ -7,17 +7,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from node.faults import Fault, Reason, Trouble
 
-class StorageFailure(Exception):
+
+class StorageFailure(Fault):
     """The disk refused a write or a read. The node stops: after a failed sync nobody knows what is on the disk, so it is never retried."""
+
+    def __init__(self, message: str, reason: Reason = Trouble.DISK, *, cure: str = "") -> None:
+        super().__init__(reason, message, cure=cure)
 
 
 class DamagedStorage(StorageFailure):
     """What is on the disk is not what was written there."""
 
 
-class WrongChain(Exception):
-    """A home directory that belongs to another chain."""
+class WrongChain(Fault):
+    """A file that belongs to another chain."""
+
+    def __init__(self, path: Path, expected: bytes, got: bytes) -> None:
+        super().__init__(
+            Trouble.WRONG_HOME,
+            f"{path} belongs to chain {got.hex()[:16]}, but the genesis is chain {expected.hex()[:16]}",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,19 +44,14 @@ class DiskCalls:
 SYSTEM_DISK: Final = DiskCalls(os.write, os.fdatasync, os.fsync, os.replace)
 
 
-def describe_disk_error(path: Path, error: OSError) -> str:
-    """What failed on which file, and what the reader can do."""
+def disk_fault(path: Path, error: OSError) -> StorageFailure:
+    """The failure that an error of the operating system is."""
+    said = error.strerror or str(error)
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return f"{path}: the disk is full ({error.strerror}); nothing that was acknowledged is lost: free some space and start the node again"
-    return f"{path}: the disk failed ({error.strerror or error}); the node stops instead of retrying: check the disk, then start the node again"
-
-
-def describe_wrong_chain(path: Path, expected: bytes, got: bytes) -> str:
-    """Whose chain a file belongs to, and what to do about it."""
-    return (
-        f"{path} belongs to chain {got.hex()[:16]}, but this genesis is chain {expected.hex()[:16]}: "
-        "give the genesis that this home was made with, or another --home"
-    )
+        return StorageFailure(f"{path}: the disk is full ({said})", Trouble.DISK_FULL)
+    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+        return StorageFailure(f"{path}: this user may not read and write it ({said})", Trouble.PERMISSION)
+    return StorageFailure(f"{path}: the disk failed ({said})")
 
 
 def write_all(calls: DiskCalls, descriptor: int, content: bytes) -> None:
@@ -80,4 +86,28 @@ def replace_file(path: Path, content: bytes, *, mode: int = 0o644, calls: DiskCa
         calls.replace(fresh, path)
         sync_directory(path.parent, calls)
     except OSError as error:
-        raise StorageFailure(describe_disk_error(path, error)) from error
+        raise disk_fault(path, error) from error
+
+
+def create_file(path: Path, content: bytes, *, mode: int, calls: DiskCalls = SYSTEM_DISK) -> None:
+    """Put a file where there is none, whole and durable. What is there already stays as it is.
+
+    Raises: Fault(FILE_EXISTS); StorageFailure.
+    """
+    fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
+    try:
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+        try:
+            write_all(calls, descriptor, content)
+            calls.fsync(descriptor)
+            os.link(fresh, path)  # unlike a rename, it refuses to replace
+        finally:
+            os.close(descriptor)
+            fresh.unlink()
+        sync_directory(path.parent, calls)
+    except FileExistsError as error:
+        raise Fault(
+            Trouble.FILE_EXISTS, f"expected no file at {path}, but there is one; it was left as it is"
+        ) from error
+    except OSError as error:
+        raise disk_fault(path, error) from error

@@ -1,126 +1,48 @@
 """chain.db: the final chain and the ledger's state after it, in SQLite; one transaction for each final block.
 
-Exactly one connection, in the thread that opened it, and nobody else's: every SQLite from 3.7.0 to 3.51.2 can corrupt a database in WAL
-mode when two connections write or checkpoint at the same moment (the WAL-reset bug, fixed in 3.51.3). So: locking mode exclusive, no
-automatic checkpoint, checkpoints only from here after a commit, no mmap. synchronous is FULL: a commit that returned survives a power
-failure. What is read back was checked when it was written; opening checks the newest blocks' hashes and links again.
+How the one connection is opened, and why there is only one, is database.py's. Checkpoints happen only here, after a commit. What is read
+back was checked when it was written; opening checks the newest blocks' hashes and links again.
 """
 
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from node.disk import DamagedStorage, StorageFailure, WrongChain, describe_wrong_chain
-from protocol.block import BLOCK_CODEC, Block, compute_header_hash
-from protocol.codec import encode
+from node.database import REFETCH, database_fault, open_database, read_meta, read_number, transaction, write_meta
+from node.disk import DamagedStorage, StorageFailure
+from node.stored import (
+    BlockCommit,
+    FinalPoint,
+    JobPlace,
+    StoredAnswer,
+    StoredBlock,
+    StoredRequest,
+    TransactionPlace,
+    encode_stored_block,
+)
+from protocol.block import compute_header_hash, compute_transactions_root
 from protocol.errors import InvalidMessage
-from protocol.units import ChainId, Epoch, Hash, Height, JobId, View
+from protocol.units import ChainId, Hash, Height, JobId
 
-SCHEMA_VERSION: Final = 1
-CHECKPOINT_BYTES: Final = (
-    4 * 1024 * 1024
-)  # a checkpoint of this much takes tens of milliseconds, and comes once in hundreds of blocks
+__all__ = [
+    "BlockCommit",
+    "FinalPoint",
+    "JobPlace",
+    "Storage",
+    "StoredAnswer",
+    "StoredBlock",
+    "StoredRequest",
+    "TransactionPlace",
+    "encode_stored_block",
+    "open_storage",
+]
+
+# A checkpoint of this much takes tens of milliseconds, and comes once in hundreds of blocks.
+CHECKPOINT_BYTES: Final = 4 * 1024 * 1024
 SCANNED_BLOCKS: Final = 512  # two snapshot periods: what a restarted node builds on
-_BLOCK_ARRAY: Final = b"\x92"  # msgpack: an array of two, the header and the body
-
-_SCHEMA: Final = """
-CREATE TABLE meta(key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE blocks(
-    height INTEGER PRIMARY KEY, hash BLOB NOT NULL UNIQUE, epoch INTEGER NOT NULL, view INTEGER NOT NULL,
-    header BLOB NOT NULL, body BLOB NOT NULL, certificate BLOB);
-CREATE INDEX certified ON blocks(height) WHERE certificate IS NOT NULL;
-CREATE TABLE transactions(id BLOB PRIMARY KEY, height INTEGER NOT NULL, position INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE state(key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE jobs(job BLOB PRIMARY KEY, submitted INTEGER NOT NULL, settled INTEGER) WITHOUT ROWID;
-CREATE INDEX newest_jobs ON jobs(submitted);
-CREATE TABLE certificates(job BLOB PRIMARY KEY, encoded BLOB NOT NULL);
-CREATE TABLE requests(request TEXT PRIMARY KEY, job BLOB NOT NULL, tx BLOB NOT NULL);
-CREATE TABLE answers(
-    job BLOB PRIMARY KEY, height INTEGER NOT NULL, payload BLOB NOT NULL, salt BLOB NOT NULL, output BLOB NOT NULL);
-CREATE INDEX oldest_answers ON answers(height);
-CREATE TABLE outputs(hash BLOB PRIMARY KEY, height INTEGER NOT NULL, encoded BLOB NOT NULL);
-CREATE INDEX oldest_outputs ON outputs(height);
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class StoredBlock:
-    """A final block as it lies on the disk and goes over the wire: encoded."""
-
-    height: Height
-    hash: Hash
-    epoch: Epoch
-    view: View
-    header: bytes
-    body: bytes
-    certificate: bytes | None  # a FinalCert for exactly this block; a block without one is final through a later one
-
-    @property
-    def encoded(self) -> bytes:
-        """The canonical bytes of the `Block`."""
-        return _BLOCK_ARRAY + self.header + self.body
-
-    def decode(self) -> Block:
-        """The block itself."""
-        return BLOCK_CODEC.decode(self.encoded)
-
-
-@dataclass(frozen=True, slots=True)
-class BlockCommit:
-    """Everything that one final block changes on the disk."""
-
-    block: StoredBlock
-    transactions: tuple[Hash, ...]  # ids, in the body's order
-    changed: Mapping[bytes, bytes | None]  # state entries after the block; None: no longer there
-    submitted: tuple[JobId, ...]
-    settled: tuple[JobId, ...]
-    wal_position: int  # VoteWal.position when this was committed: a log that is behind it is an old copy
-
-
-@dataclass(frozen=True, slots=True)
-class FinalPoint:
-    """The newest final block; height 0 is the genesis."""
-
-    height: Height
-    hash: Hash
-
-
-@dataclass(frozen=True, slots=True)
-class TransactionPlace:
-    """Where a final transaction is."""
-
-    height: Height
-    position: int
-
-
-@dataclass(frozen=True, slots=True)
-class JobPlace:
-    """Between which blocks a job ran; settled is None while it is open."""
-
-    job: JobId
-    submitted: Height
-    settled: Height | None
-
-
-@dataclass(frozen=True, slots=True)
-class StoredRequest:
-    """What a request id stands for: the job, and the encoded signed transaction, to be sent again after a crash."""
-
-    job: JobId
-    transaction: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class StoredAnswer:
-    """A member's own answer to a job, kept from before its Commit until it can be revealed."""
-
-    job: JobId
-    payload: bytes
-    salt: bytes
-    output: bytes
+_SELECT_BLOCK: Final = "SELECT height, hash, epoch, view, header, body, certificate FROM blocks "
 
 
 class Storage:
@@ -139,18 +61,18 @@ class Storage:
     def get_final(self) -> FinalPoint | None:
         """The newest final block, or None in a home where `store_genesis` has not run."""
         with self._access():
-            hash_ = _read_meta(self._connection, "final_hash")
-            return None if hash_ is None else FinalPoint(_read_number(self._connection, "final_height"), hash_)
+            hash_ = read_meta(self._connection, "final_hash")
+            return None if hash_ is None else FinalPoint(read_number(self._connection, "final_height"), hash_)
 
     def get_wal_position(self) -> int:
         """The vote log's position at the last commit; 0 before the first."""
         with self._access():
-            return _read_number(self._connection, "wal_position")
+            return read_number(self._connection, "wal_position")
 
     def store_genesis(self, genesis_hash: Hash, state: Mapping[bytes, bytes]) -> None:
         """Put the first state in an empty database, as height 0."""
         with self._transaction() as connection:
-            assert _read_meta(connection, "final_hash") is None, "the genesis is already there"
+            assert read_meta(connection, "final_hash") is None, "the genesis is already there"
             connection.executemany("INSERT INTO state VALUES (?, ?)", state.items())
             _write_final(connection, 0, genesis_hash, 0)
 
@@ -167,15 +89,11 @@ class Storage:
 
     def get_block(self, height: Height) -> StoredBlock | None:
         """The final block at a height, if it is here."""
-        return self._get_block(
-            "SELECT height, hash, epoch, view, header, body, certificate FROM blocks WHERE height = ?", height
-        )
+        return self._get_block(_SELECT_BLOCK + "WHERE height = ?", height)
 
     def get_block_by_hash(self, hash_: Hash) -> StoredBlock | None:
         """The final block with a hash, if it is here."""
-        return self._get_block(
-            "SELECT height, hash, epoch, view, header, body, certificate FROM blocks WHERE hash = ?", hash_
-        )
+        return self._get_block(_SELECT_BLOCK + "WHERE hash = ?", hash_)
 
     def get_range(self, first: Height, last: Height, max_bytes: int) -> tuple[StoredBlock, ...]:
         """The final blocks from first to last, as many as fit, and at least one where there is one. Units: max_bytes of header and body."""
@@ -183,7 +101,7 @@ class Storage:
         taken = 0
         with self._access() as connection:
             rows = connection.execute(
-                "SELECT height, hash, epoch, view, header, body, certificate FROM blocks WHERE height BETWEEN ? AND ? ORDER BY height",
+                _SELECT_BLOCK + "WHERE height BETWEEN ? AND ? ORDER BY height",
                 (first, last),
             )
             for row in rows:
@@ -198,16 +116,14 @@ class Storage:
     def get_certified_block(self, at_or_above: Height) -> StoredBlock | None:
         """The lowest block at or above a height that has its own FinalCert: it makes all below it final too."""
         return self._get_block(
-            "SELECT height, hash, epoch, view, header, body, certificate FROM blocks"
-            " WHERE certificate IS NOT NULL AND height >= ? ORDER BY height LIMIT 1",
+            _SELECT_BLOCK + "WHERE certificate IS NOT NULL AND height >= ? ORDER BY height LIMIT 1",
             at_or_above,
         )
 
     def get_last_certified_block(self) -> StoredBlock | None:
         """The highest block that has its own FinalCert."""
         return self._get_block(
-            "SELECT height, hash, epoch, view, header, body, certificate FROM blocks"
-            " WHERE certificate IS NOT NULL AND height <= ? ORDER BY height DESC LIMIT 1",
+            _SELECT_BLOCK + "WHERE certificate IS NOT NULL AND height <= ? ORDER BY height DESC LIMIT 1",
             2**63 - 1,
         )
 
@@ -338,96 +254,56 @@ class Storage:
     @contextmanager
     def _access(self) -> Iterator[sqlite3.Connection]:
         if self._failed:
-            raise StorageFailure(f"{self._path}: closed, so that nothing unrecorded can be sent: start the node again")
+            raise StorageFailure(f"{self._path} was closed after a failure, so that nothing unrecorded can be sent")
         try:
             yield self._connection
         except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
             raise  # our own fault, not the disk's
         except sqlite3.DatabaseError as error:
             self._failed = True
-            raise _storage_failure(self._path, error) from error
+            raise database_fault(self._path, error) from error
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._access() as connection, _transaction(connection):
+        with self._access() as connection, transaction(connection):
             yield connection
 
 
 def open_storage(path: Path, chain: ChainId, max_pages: int = 0) -> Storage:
-    """The database of this chain at this path, made if there is none, its newest blocks checked.
+    """The final chain at this path, made if there is none, its newest blocks checked.
 
     Units: pages of 4 KiB; 0 is SQLite's own limit.
     Raises: StorageFailure; DamagedStorage; WrongChain.
     """
+    connection = open_database(path, chain, max_pages)
     try:
-        connection = sqlite3.connect(path, isolation_level=None, timeout=0)
-    except sqlite3.DatabaseError as error:
-        raise _storage_failure(path, error) from error
-    try:
-        _configure(connection, max_pages)
-        _prepare_schema(path, connection, chain)
         _check_newest_blocks(path, connection, chain)
     except sqlite3.DatabaseError as error:
         connection.close()
-        raise _storage_failure(path, error) from error
-    except (StorageFailure, WrongChain):
+        raise database_fault(path, error) from error
+    except DamagedStorage:
         connection.close()
         raise
     return Storage(path, connection)
 
 
-def _configure(connection: sqlite3.Connection, max_pages: int) -> None:
-    connection.execute(
-        "PRAGMA locking_mode = EXCLUSIVE"
-    )  # before the first access in WAL mode: then there is no shared memory either
-    connection.execute("PRAGMA mmap_size = 0")
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA wal_autocheckpoint = 0")
-    connection.execute("PRAGMA trusted_schema = OFF")
-    if max_pages:
-        connection.execute(f"PRAGMA max_page_count = {max_pages:d}")
-
-
-def _prepare_schema(path: Path, connection: sqlite3.Connection, chain: ChainId) -> None:
-    with _transaction(connection):
-        if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
-            for statement in _SCHEMA.split(";"):
-                connection.execute(statement)
-            _write_meta(connection, "schema_version", str(SCHEMA_VERSION).encode())
-            _write_meta(connection, "chain_id", chain)
-        version = _read_number(connection, "schema_version")
-        if version != SCHEMA_VERSION:
-            raise StorageFailure(
-                f"{path}: expected schema {SCHEMA_VERSION}, got {version}: run the version of quorate that made it"
-            )
-        found = _read_meta(connection, "chain_id") or b""
-        if found != chain:
-            raise WrongChain(describe_wrong_chain(path, chain, found))
-        _write_meta(connection, "sqlite_version", sqlite3.sqlite_version.encode())
-
-
 def _check_newest_blocks(path: Path, connection: sqlite3.Connection, chain: ChainId) -> None:
-    final = _read_number(connection, "final_height")
+    final = read_number(connection, "final_height")
     rows = connection.execute(
-        "SELECT height, hash, epoch, view, header, body, certificate FROM blocks WHERE height > ? ORDER BY height DESC",
+        _SELECT_BLOCK + "WHERE height > ? ORDER BY height DESC",
         (final - SCANNED_BLOCKS,),
     )
-    expected_hash = _read_meta(connection, "final_hash")
+    expected_hash = read_meta(connection, "final_hash")
     expected_height = final
     for row in rows:
         block = StoredBlock(*row)
         fault = _find_block_fault(block, chain, expected_height, expected_hash)
         if fault is not None:
-            raise DamagedStorage(
-                f"{path}: block {block.height} is damaged ({fault}): move the data folder away and let the node fetch the chain again"
-            )
+            raise DamagedStorage(f"{path}: block {block.height} is damaged ({fault})", cure=REFETCH)
         expected_hash = block.decode().header.parent_hash
         expected_height -= 1
     if expected_height != max(0, final - SCANNED_BLOCKS):
-        raise DamagedStorage(
-            f"{path}: block {expected_height} is missing: move the data folder away and let the node fetch the chain again"
-        )
+        raise DamagedStorage(f"{path}: block {expected_height} is missing", cure=REFETCH)
 
 
 def _find_block_fault(block: StoredBlock, chain: ChainId, height: Height, hash_: Hash | None) -> str | None:
@@ -436,30 +312,22 @@ def _find_block_fault(block: StoredBlock, chain: ChainId, height: Height, hash_:
     if block.hash != hash_:
         return "it is not the one its child names"
     try:
-        header = block.decode().header
+        decoded = block.decode()
     except InvalidMessage as error:
         return str(error)
+    header = decoded.header
     if (header.height, header.chain_id) != (height, chain) or compute_header_hash(header) != block.hash:
         return "its header has another hash"
+    if compute_transactions_root(decoded.body) != header.tx_root:
+        return "its body is not the one that its header names"
     return None
-
-
-@contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    finally:
-        if connection.in_transaction:  # something above raised: nothing of it may stay
-            connection.execute("ROLLBACK")
 
 
 def _insert_block(connection: sqlite3.Connection, commit: BlockCommit) -> None:
     block = commit.block
-    final = _read_number(connection, "final_height")
+    final = read_number(connection, "final_height")
     assert block.height == final + 1, (block.height, final)
-    assert _read_meta(connection, "final_hash") is not None, "store_genesis comes first"
+    assert read_meta(connection, "final_hash") is not None, "store_genesis comes first"
     connection.execute(
         "INSERT INTO blocks VALUES (?, ?, ?, ?, ?, ?, ?)",
         (block.height, block.hash, block.epoch, block.view, block.header, block.body, block.certificate),
@@ -489,48 +357,6 @@ def _insert_output(connection: sqlite3.Connection, output_hash: Hash, encoded: b
 
 
 def _write_final(connection: sqlite3.Connection, height: Height, hash_: Hash, wal_position: int) -> None:
-    _write_meta(connection, "final_height", str(height).encode())
-    _write_meta(connection, "final_hash", hash_)
-    _write_meta(connection, "wal_position", str(wal_position).encode())
-
-
-def _write_meta(connection: sqlite3.Connection, key: str, value: bytes) -> None:
-    connection.execute(
-        "INSERT INTO meta VALUES (?, ?) ON CONFLICT(key) DO UPDATE SET value = excluded.value", (key, value)
-    )
-
-
-def _read_meta(connection: sqlite3.Connection, key: str) -> bytes | None:
-    row = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-    return None if row is None else row[0]
-
-
-def _read_number(connection: sqlite3.Connection, key: str) -> int:
-    return int(_read_meta(connection, key) or b"0")
-
-
-def _storage_failure(path: Path, error: sqlite3.DatabaseError) -> StorageFailure:
-    """What SQLite's error means to the reader."""
-    match getattr(error, "sqlite_errorcode", 0) & 0xFF:
-        case sqlite3.SQLITE_FULL:
-            return StorageFailure(
-                f"{path}: the disk is full ({error}); nothing that was acknowledged is lost: free some space and start the node again"
-            )
-        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            return StorageFailure(
-                f"{path}: another process has this database open ({error}): close it, then start the node again"
-            )
-        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
-            return DamagedStorage(
-                f"{path}: the file is damaged ({error}): move the data folder away and let the node fetch the chain again"
-            )
-        case _:
-            return StorageFailure(
-                f"{path}: the disk failed ({error}); the node stops instead of retrying: check the disk, then start the node again"
-            )
-
-
-def encode_stored_block(block: Block, hash_: Hash, certificate: bytes | None) -> StoredBlock:
-    """A block in the form that is stored; `hash_` is its header's, `certificate` the encoded FinalCert for it."""
-    header = block.header
-    return StoredBlock(header.height, hash_, header.epoch, header.view, encode(header), encode(block.body), certificate)
+    write_meta(connection, "final_height", str(height).encode())
+    write_meta(connection, "final_hash", hash_)
+    write_meta(connection, "wal_position", str(wal_position).encode())

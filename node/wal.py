@@ -27,8 +27,7 @@ from node.disk import (
     DiskCalls,
     StorageFailure,
     WrongChain,
-    describe_disk_error,
-    describe_wrong_chain,
+    disk_fault,
     replace_file,
     write_all,
 )
@@ -40,6 +39,7 @@ MAX_FRAME_BYTES: Final = (
 )  # far above a loop turn's votes and one proposal; a bound on what a damaged length can ask for
 _MAGIC: Final = b"QRWAL"
 _SECTOR_BYTES: Final = 512  # what a disk writes whole or not at all
+_TELLING_BYTES: Final = 8  # a frame ends in its CRC: that these are all zero by chance has a probability of 2^-32
 _HEAD: Final = struct.Struct(">IBQ")
 _CRC: Final = struct.Struct(">I")
 _LENGTH: Final = struct.Struct(">I")
@@ -116,7 +116,7 @@ class VoteWal:
             self._calls.fdatasync(self._descriptor)
         except OSError as error:
             self._failed = True
-            raise StorageFailure(describe_disk_error(self._path, error)) from error
+            raise disk_fault(self._path, error) from error
         self._position += 1
         self._size += len(frame)
         self._pending.clear()
@@ -147,9 +147,7 @@ class VoteWal:
 
     def _refuse_after_failure(self) -> None:
         if self._failed:
-            raise StorageFailure(
-                f"{self._path}: closed after a failure, so that nothing unrecorded can be signed: start the node again"
-            )
+            raise StorageFailure(f"{self._path} was closed after a failure, so that nothing unrecorded can be signed")
 
 
 def open_wal(path: Path, chain: ChainId, calls: DiskCalls = SYSTEM_DISK) -> OpenedWal:
@@ -162,7 +160,7 @@ def open_wal(path: Path, chain: ChainId, calls: DiskCalls = SYSTEM_DISK) -> Open
     except FileNotFoundError:
         return _create_wal(path, chain, calls)
     except OSError as error:
-        raise StorageFailure(describe_disk_error(path, error)) from error
+        raise disk_fault(path, error) from error
     salt = _check_header(path, chain, content)
     frames, good_bytes = _read_frames(path, content, salt)
     if good_bytes < len(content):
@@ -182,7 +180,7 @@ def _open_for_append(path: Path) -> int:
     try:
         return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError as error:
-        raise StorageFailure(describe_disk_error(path, error)) from error
+        raise disk_fault(path, error) from error
 
 
 def _truncate(path: Path, size: int, calls: DiskCalls) -> None:
@@ -194,7 +192,7 @@ def _truncate(path: Path, size: int, calls: DiskCalls) -> None:
         finally:
             os.close(descriptor)
     except OSError as error:
-        raise StorageFailure(describe_disk_error(path, error)) from error
+        raise disk_fault(path, error) from error
 
 
 def _check_header(path: Path, chain: ChainId, content: bytes) -> int:
@@ -202,17 +200,18 @@ def _check_header(path: Path, chain: ChainId, content: bytes) -> int:
     start = _HEAD_BYTES
     body = content[start : start + _HEADER_BODY_BYTES]
     if len(body) < _HEADER_BODY_BYTES or not body.startswith(_MAGIC):
-        raise DamagedStorage(_describe_damage(path, 0, "expected the header of a vote log"))
+        raise _damage(path, 0, "expected the header of a vote log")
     salt = _CRC.unpack_from(body, _HEADER_BODY_BYTES - _SALT_BYTES)[0]
     if not isinstance(_read_frame(content, 0, salt), _Frame):
-        raise DamagedStorage(_describe_damage(path, 0, "the header's checksum is wrong"))
+        raise _damage(path, 0, "the header's checksum is wrong")
     if body[len(_MAGIC)] != WAL_FORMAT:
         raise StorageFailure(
-            f"{path}: expected vote log format {WAL_FORMAT}, got {body[len(_MAGIC)]}: run the version of quorate that wrote it"
+            f"{path}: expected vote log format {WAL_FORMAT}, got {body[len(_MAGIC)]}",
+            cure="run the version of quorate that wrote it",
         )
     found = body[len(_MAGIC) + 1 : len(_MAGIC) + 33]
     if found != chain:
-        raise WrongChain(describe_wrong_chain(path, chain, found))
+        raise WrongChain(path, chain, found)
     return salt
 
 
@@ -229,9 +228,7 @@ def _read_frames(path: Path, content: bytes, salt: int) -> tuple[list[_Frame], i
             _check_unfinished(path, content, offset, salt, frame)
             break
         if frames and frame.position != frames[-1].position + 1:
-            raise DamagedStorage(
-                _describe_damage(path, offset, f"expected frame {frames[-1].position + 1}, got frame {frame.position}")
-            )
+            raise _damage(path, offset, f"expected frame {frames[-1].position + 1}, got frame {frame.position}")
         frames.append(frame)
         offset = frame.end
     return frames, offset
@@ -257,28 +254,28 @@ def _read_frame(content: bytes, offset: int, salt: int) -> _Frame | str:
 def _check_unfinished(path: Path, content: bytes, offset: int, salt: int, fault: str) -> None:
     """Accept only what a crash within the last write can leave."""
     if fault != "cut short" and not _has_zero_sector(content, offset):
-        raise DamagedStorage(_describe_damage(path, offset, fault))
+        raise _damage(path, offset, fault)
     # A sound frame behind it proves that this one had been synced.
     for later in range(offset + 1, len(content) - _FRAME_OVERHEAD + 1):
         if isinstance(_read_frame(content, later, salt), _Frame):
-            raise DamagedStorage(_describe_damage(path, offset, f"{fault}, and a sound frame follows at byte {later}"))
+            raise _damage(path, offset, f"{fault}, and a sound frame follows at byte {later}")
 
 
 def _has_zero_sector(content: bytes, offset: int) -> bool:
-    """Whether a sector's part of the unfinished frame was never written."""
+    """Whether a sector's part of the unfinished frame was never written. A part too small to tell does not count."""
     start = offset
     while start < len(content):
         end = min(len(content), (start // _SECTOR_BYTES + 1) * _SECTOR_BYTES)
-        if not any(content[start:end]):
+        if end - start >= _TELLING_BYTES and not any(content[start:end]):
             return True
         start = end
     return False
 
 
-def _describe_damage(path: Path, offset: int, fault: str) -> str:
-    return (
-        f"{path}: damaged at byte {offset} ({fault}); votes that were sent may be unreadable, so this node must not sign: "
-        "move the file away and start again; the node then only observes until it is safe to vote"
+def _damage(path: Path, offset: int, fault: str) -> DamagedStorage:
+    return DamagedStorage(
+        f"{path}: damaged at byte {offset} ({fault}), so votes that were sent may be forgotten, and this node must not sign",
+        cure="move the file away and start again: the node then observes until it is safe to vote",
     )
 
 
