@@ -35,11 +35,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # Allowances: a place and the reason why the rule gives way there. An entry that is no longer needed fails too.
-LONG_FILES: dict[str, str] = {
-    "node/libp2p_hardening.py": "every mend of libp2p stands in one file, so that a new version of it is read against one list",
-}
+LONG_FILES: dict[str, str] = {}
 LONG_FUNCTIONS: dict[str, str] = {}
-BROAD_EXCEPTS: dict[str, str] = {}
+BROAD_EXCEPTS: dict[str, str] = {
+    "node/libp2p_streams.py::broken_on_failure": "libp2p raises whatever its parts raise; it becomes one StreamBroken",
+    "node/libp2p_streams.py::reported": "an exception out of a libp2p handler would end the host; it is reported",
+    "node/http_connections.py::serve_connections.serve": "what a connection makes hypercorn raise ends that connection alone; reported",
+}
 SLEEPS: dict[str, str] = {}
 
 
