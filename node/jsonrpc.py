@@ -13,12 +13,21 @@ import trio
 from msgspec import UNSET, Meta, UnsetType
 
 from node.api import NodeApi
-from node.faults import Fault, Reason, RpcCode, Trouble, fault_of
+from node.faults import Fault, Reason, Trouble, fault_of
+from node.rpc_types import (
+    DiscoveredError,
+    DiscoveredMethod,
+    DiscoveredParam,
+    DiscoveredResult,
+    Discovery,
+    FaultDetail,
+)
 from protocol.errors import Refusal
 
 MAX_BATCH: Final = 32
 CALL_LIMIT_S: Final = 45.0  # one HTTP request, whole batch: job_wait takes at most 30
 _MAX_SHOWN: Final = 64
+_SCHEMA_REF: Final = "#/components/schemas/{name}"
 
 P = TypeVar("P", bound=msgspec.Struct)
 R = TypeVar("R", bound=msgspec.Struct)
@@ -33,14 +42,6 @@ class Call(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     method: Annotated[str, Meta(max_length=_MAX_SHOWN)]
     params: dict[str, object] | list[object] | UnsetType = UNSET
     id: CallId | UnsetType = UNSET
-
-
-class FaultDetail(msgspec.Struct, frozen=True):
-    """What a program needs to decide what to do next, and a person to mend it."""
-
-    reason: str
-    retryable: bool
-    cure: str
 
 
 class ErrorObject(msgspec.Struct, frozen=True):
@@ -85,6 +86,13 @@ class Method:
     summary: str
     errors: tuple[Reason, ...]
     run: Callable[[Context, object], Awaitable[object]]
+
+
+class _ObjectSchema(msgspec.Struct, frozen=True):
+    """What is read of the JSON Schema that msgspec makes of a parameter struct."""
+
+    properties: dict[str, dict[str, object]] = {}
+    required: list[str] = []
 
 
 Registry = dict[str, Method]
@@ -196,38 +204,34 @@ def _first_line(error: Exception) -> str:
     return text[:200] or type(error).__name__
 
 
-def describe_registry(registry: Registry, version: str) -> dict[str, object]:
+def describe_registry(registry: Registry, version: str) -> Discovery:
     """The registry as an OpenRPC document."""
     types = [kind for method in registry.values() for kind in (method.parameters, method.result)]
-    _, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
-    return {
-        "openrpc": "1.3.2",
-        "info": {"title": "quorate", "version": version},
-        "methods": [_describe_method(method) for method in registry.values()],
-        "components": {"schemas": components},
-    }
+    _, components = msgspec.json.schema_components(types, ref_template=_SCHEMA_REF)
+    return Discovery(
+        openrpc="1.3.2",
+        info={"title": "quorate", "version": version},
+        methods=tuple(_describe_method(method) for method in registry.values()),
+        components={"schemas": dict(components)},
+    )
 
 
-def _describe_method(method: Method) -> dict[str, object]:
-    fields = msgspec.json.schema_components([method.parameters])[1][method.parameters.__name__]
-    properties = msgspec.convert(fields.get("properties", {}), dict[str, dict[str, object]])
-    required = msgspec.convert(fields.get("required", []), list[str])
-    return {
-        "name": method.name,
-        "summary": method.summary,
-        "paramStructure": "either",
-        "params": [
-            {"name": name, "required": name in required, "schema": schema} for name, schema in properties.items()
-        ],
-        "result": {
-            "name": method.result.__name__,
-            "schema": {"$ref": f"#/components/schemas/{method.result.__name__}"},
-        },
-        "errors": [_describe_error(reason) for reason in method.errors],
-    }
+def _describe_method(method: Method) -> DiscoveredMethod:
+    components = msgspec.json.schema_components([method.parameters], ref_template=_SCHEMA_REF)[1]
+    shape = msgspec.convert(components[method.parameters.__name__], _ObjectSchema)
+    result = method.result.__name__
+    return DiscoveredMethod(
+        name=method.name,
+        summary=method.summary,
+        param_structure="either",
+        params=tuple(
+            DiscoveredParam(name, name in shape.required, schema) for name, schema in shape.properties.items()
+        ),
+        result=DiscoveredResult(result, {"$ref": _SCHEMA_REF.format(name=result)}),
+        errors=tuple(_describe_error(Fault(reason, str(reason.value))) for reason in method.errors),
+    )
 
 
-def _describe_error(reason: Reason) -> dict[str, object]:
-    fault = Fault(reason, str(reason.value))
-    detail = {"reason": reason.value, "retryable": fault.retryable, "cure": fault.cure}
-    return {"code": int(fault.rpc_code), "message": RpcCode(fault.rpc_code).name.lower(), "data": detail}
+def _describe_error(fault: Fault) -> DiscoveredError:
+    detail = FaultDetail(fault.message, fault.retryable, fault.cure)
+    return DiscoveredError(int(fault.rpc_code), fault.rpc_code.name.lower(), detail)
