@@ -80,7 +80,10 @@ class ViewRecord(Struct, frozen=True):
     leader: int
     proposal: SeenProposal | None = None
     second: SignedProposal | None = None  # of another block, by the same leader
-    is_refused: bool = False  # the leader's proposal was invalid (rule R4)
+    signed: SignedProposal | None = None  # the first that the leader signed, acceptable or not
+    is_refused: bool = False  # it was not: a reason for Null (rule R4), and no other one is looked at
+    is_declined: bool = False  # this node leads the view and cannot propose (rule R4)
+    is_building: bool = False  # this node leads the view and the application was asked for a block
     votes: dict[tuple[VoteKind, int], Vote] = {}  # the first of each kind and signer; never changed in place
     notar: QuorumCert | None = None
     null: QuorumCert | None = None
@@ -109,7 +112,7 @@ class SimplexState(Struct, frozen=True):
     syncing: QuorumCert | None = None
     views: dict[View, ViewRecord] = {}
     blocks: dict[Hash, HeldBlock] = {}
-    wanted: frozenset[Hash] = frozenset()  # bodies asked for
+    wanted: dict[Hash, View] = {}  # bodies asked for, with their view
     deadlines: dict[Timer, Milliseconds] = {}
 
     def get_record(self, view: View) -> ViewRecord | None:
@@ -141,6 +144,7 @@ class Draft:
     state: SimplexState
     now_ms: Milliseconds
     effects: list[Effect]
+    touched: set[View]  # views whose rules have to be looked at again
 
     def get_record(self, view: View) -> ViewRecord:
         """What is known about a view: a new record where nothing is."""
@@ -151,20 +155,18 @@ class Draft:
         return ViewRecord(compute_leader(context.validators, context.chain, context.epoch, context.seed, view))
 
     def put_record(self, view: View, record: ViewRecord) -> None:
-        """Replaces a view's record."""
+        """Replaces a view's record; its rules will be looked at."""
         if self.state.views is self.base.views:
             self.state = replace(self.state, views=dict(self.base.views))
         self.state.views[view] = record
+        self.touched.add(view)
 
     def put_block(self, block_hash: Hash, held: HeldBlock) -> None:
-        """Holds a body, or changes its status."""
+        """Holds a body, or changes its status; the rules of its view will be looked at."""
         if self.state.blocks is self.base.blocks:
             self.state = replace(self.state, blocks=dict(self.base.blocks))
         self.state.blocks[block_hash] = held
-
-    def set_status(self, block_hash: Hash, status: BlockStatus) -> None:
-        """Changes a held body's status."""
-        self.put_block(block_hash, replace(self.state.blocks[block_hash], status=status))
+        self.touched.add(held.block.header.view)
 
     def set_timer(self, timer: Timer, at_ms: Milliseconds) -> None:
         """Starts a timer, instead of its earlier setting."""
@@ -173,9 +175,14 @@ class Draft:
         self.state = replace(self.state, deadlines=self.state.deadlines | {timer: at_ms})
         self.effects.append(SetTimer(timer, at_ms))
 
-    def own_vote(self, kind: VoteKind, view: View) -> Vote | None:
+    def get_own_vote(self, kind: VoteKind, view: View) -> Vote | None:
         """This node's own vote of a kind in a view, where it cast one."""
         record = self.state.views.get(view)
         if record is None or self.state.context.own is None:
             return None
         return record.votes.get((kind, self.state.context.own))
+
+
+def open_draft(state: SimplexState, now_ms: Milliseconds) -> Draft:
+    """A draft that shares everything with the state until it is changed."""
+    return Draft(state, state, now_ms, [], set())
