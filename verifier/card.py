@@ -178,7 +178,9 @@ def _load_card_file(directory: Path) -> CardFile:
 def _build_card(directory: Path, file: CardFile) -> ModelCard:
     family = FAMILY_NAMES.get(file.family)
     if family is None:
-        raise ModelRefused(f"{directory / CARD_FILE}: expected a family of {list(FAMILY_NAMES)}, got {file.family[:40]!r}")
+        raise ModelRefused(
+            f"{directory / CARD_FILE}: expected a family of {list(FAMILY_NAMES)}, got {file.family[:40]!r}"
+        )
     if TOKENIZER_FILE not in file.files:
         raise ModelRefused(f"{directory / CARD_FILE}: expected the hash of {TOKENIZER_FILE} among its files, got none")
     listed = tuple((name, bytes.fromhex(file.files[name])) for name in sorted(file.files))

@@ -46,13 +46,13 @@ class LlamaEngine:
         return self.model.config.context
 
     def compute_next(self, rows: list[list[int]], cache: Cache | None) -> tuple[Tensor, Cache]:
-        assert cache is None or isinstance(cache, tuple), type(cache)
+        assert cache is None or isinstance(cache, llama.LlamaCache), type(cache)
         ids = torch.tensor(rows, dtype=torch.int64, device=self.model.inverse_frequencies.device)
         with torch.inference_mode():
             logits, present = llama.compute_logits(self.model, ids, cache, only_last=True)
         return logits[:, -1], present
 
     def select_rows(self, cache: Cache, rows: list[int]) -> Cache:
-        assert isinstance(cache, tuple), type(cache)
+        assert isinstance(cache, llama.LlamaCache), type(cache)
         with torch.inference_mode():
             return llama.select_rows(cache, rows)

@@ -44,7 +44,7 @@ def load_foreign_engine(directory: Path, architecture: str, dtype: torch.dtype, 
     """
     kind = getattr(transformers, architecture)
     config = kind.config_class.from_dict(load_config(directory, dict[str, object]))
-    config._attn_implementation = "eager"
+    config._attn_implementation = "eager"  # noqa: SLF001 - has no public name
     with torch.device("meta"):
         described = kind(config)
     # A tied tensor is another one again; files may hold it or not.

@@ -43,8 +43,11 @@ class LlamaConfig:
     has_mlp_bias: bool
 
 
-# Per layer the keys and the values so far, [batch, key heads, positions, head width].
-LlamaCache = tuple[tuple[Tensor, Tensor], ...]
+@dataclass(frozen=True, slots=True)
+class LlamaCache:
+    """Per layer the keys and the values so far. Shapes: [batch, key heads, positions, head width] each"""
+
+    layers: tuple[tuple[Tensor, Tensor], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,7 @@ def compute_logits(
     Shapes: ids [batch, positions] int64; logits [batch, positions or 1, vocabulary] in the weights' dtype
     """
     weights, config = llama.weights, llama.config
-    start = 0 if cache is None else cache[0][0].shape[2]
+    start = 0 if cache is None else cache.layers[0][0].shape[2]
     hidden = functional.embedding(ids, weights["model.embed_tokens.weight"])
     rotation = _compute_rotation(llama, start, ids.shape[1], hidden.dtype)
     mask = _compute_mask(start, ids.shape[1], hidden)
@@ -109,7 +112,7 @@ def compute_logits(
     for layer in range(config.layers):
         name = f"model.layers.{layer}"
         normed = _normalise(hidden, weights[f"{name}.input_layernorm.weight"], config.norm_epsilon)
-        past = None if cache is None else cache[layer]
+        past = None if cache is None else cache.layers[layer]
         attended, present = _attend(llama, f"{name}.self_attn", normed, rotation, mask, past)
         layers.append(present)
         hidden = hidden + attended
@@ -120,12 +123,12 @@ def compute_logits(
         )
     hidden = _normalise(hidden[:, -1:] if only_last else hidden, weights["model.norm.weight"], config.norm_epsilon)
     head = weights["model.embed_tokens.weight" if config.is_tied else "lm_head.weight"]
-    return functional.linear(hidden, head), tuple(layers)
+    return functional.linear(hidden, head), LlamaCache(tuple(layers))
 
 
 def select_rows(cache: LlamaCache, rows: list[int]) -> LlamaCache:
     """The cache of these batch rows, in this order; a row may occur more than once, as in beam search."""
-    return tuple((keys[rows], values[rows]) for keys, values in cache)
+    return LlamaCache(tuple((keys[rows], values[rows]) for keys, values in cache.layers))
 
 
 def compute_inverse_frequencies(config: LlamaConfig) -> Tensor:

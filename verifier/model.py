@@ -109,7 +109,9 @@ def load_model(directory: Path, device: str = "cpu", expected: ModelId | None = 
     architecture = _get_architecture(directory)
     tokenizer = load_tokenizer(directory)
     if tokenizer.size > card.vocabulary:
-        raise ModelRefused(f"{directory}: expected at most {card.vocabulary} tokens, the tokenizer has {tokenizer.size}")
+        raise ModelRefused(
+            f"{directory}: expected at most {card.vocabulary} tokens, the tokenizer has {tokenizer.size}"
+        )
     dtype, place = DTYPES[card.dtype], torch.device(device)
     if architecture == LLAMA_ARCHITECTURE:
         config = load_llama_config(directory)
@@ -184,7 +186,9 @@ def _get_architecture(directory: Path) -> str:
     named = load_config(directory, ArchitectureFields).architectures
     supported = (LLAMA_ARCHITECTURE, *FOREIGN_ARCHITECTURES)
     if len(named) != 1 or named[0] not in supported:
-        raise ModelRefused(f"{directory / CONFIG_FILE}: expected one architecture of {', '.join(supported)}, got {named[:4]}")
+        raise ModelRefused(
+            f"{directory / CONFIG_FILE}: expected one architecture of {', '.join(supported)}, got {named[:4]}"
+        )
     return named[0]
 
 
@@ -198,6 +202,8 @@ def _read_rope(path: Path, fields: LlamaFields) -> tuple[float, llama.RopeScalin
         raise ModelRefused(f"{path}: expected rope type default or llama3, got {kind[:40]!r}")
     low, high = rope.low_freq_factor, rope.high_freq_factor
     if rope.factor is None or low is None or high is None or high <= low:
-        raise ModelRefused(f"{path}: expected llama3 rope with factor, low_freq_factor < high_freq_factor, got {low}, {high}")
+        raise ModelRefused(
+            f"{path}: expected llama3 rope with factor, low_freq_factor < high_freq_factor, got {low}, {high}"
+        )
     original = rope.original_max_position_embeddings or fields.max_position_embeddings
     return theta, llama.RopeScaling(rope.factor, low, high, original)

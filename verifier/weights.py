@@ -2,6 +2,7 @@
 
 Only safetensors are read: a pickle would run what is in it.
 """
+# pyright: reportUnknownVariableType=false, reportUnknownMemberType=false, reportUnknownArgumentType=false
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +15,13 @@ from torch import Tensor
 from verifier.card import CONFIG_FILE, INDEX_FILE, WEIGHTS_FILE, ModelRefused, list_shards
 
 # Old checkpoints carry what follows from the configuration; it is never loaded.
-DERIVED_SUFFIXES: Final = (".rotary_emb.inv_freq", ".attn.masked_bias", ".attn.bias", ".attention.bias", ".attention.masked_bias")
+DERIVED_SUFFIXES: Final = (
+    ".rotary_emb.inv_freq",
+    ".attn.masked_bias",
+    ".attn.bias",
+    ".attention.bias",
+    ".attention.masked_bias",
+)
 
 
 def load_weights(
@@ -33,7 +40,9 @@ def load_weights(
     for file in files:
         weights |= _load_shard(directory / file, shapes, dtype, device, prefix)
     if missing := sorted(set(shapes) - set(weights)):
-        raise ModelRefused(f"{directory}: expected {len(shapes)} tensors, {len(missing)} are missing, first {missing[0]}")
+        raise ModelRefused(
+            f"{directory}: expected {len(shapes)} tensors, {len(missing)} are missing, first {missing[0]}"
+        )
     return weights
 
 
@@ -50,7 +59,7 @@ def _load_shard(
                 if name not in shapes:
                     _check_superfluous(path, stored)
                     continue
-                shape = tuple(file.get_slice(stored).get_shape())
+                shape: tuple[int, ...] = tuple(file.get_slice(stored).get_shape())
                 if shape != shapes[name]:
                     raise ModelRefused(f"{path}: expected {name} of shape {shapes[name]}, got {shape}")
                 weights[name] = _convert(path, name, file.get_tensor(stored), dtype, device)

@@ -39,7 +39,6 @@ from verifier.messages import (
 from verifier.model import Model, load_model, use_deterministic_settings
 from verifier.tokens import PromptRefused
 
-NICENESS: Final = 10  # the node's own loop must stay prompt on shared cores
 EXIT_BAD_MODEL: Final = 3
 EXIT_BAD_FRAME: Final = 4
 
@@ -54,7 +53,9 @@ class Arrival:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Loads the models named on the command line and serves them until stdin ends."""
-    parser = argparse.ArgumentParser(prog="verifier.worker", description="Runs models for one node, over stdin and stdout.")
+    parser = argparse.ArgumentParser(
+        prog="verifier.worker", description="Runs models for one node, over stdin and stdout."
+    )
     parser.add_argument("--model", action="append", required=True, type=Path, metavar="DIR", help="a model directory")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     options = parser.parse_args(arguments)
@@ -63,8 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run_worker(load: Callable[[], Iterable[Model]]) -> None:
     """Serves what `load` returns; a program that serves other models than it claims differs in nothing but this argument."""
-    os.nice(NICENESS)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal group; the node decides when to end
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches the whole terminal group; the node decides when to end
     requests, responses = take_over_stdio()
     use_deterministic_settings()
     try:
@@ -117,7 +119,10 @@ def answer(models: dict[bytes, Model], arrival: Arrival) -> Generated | Failed:
     model = models.get(request.model)
     if model is None:
         known = ", ".join(describe_card(loaded.card) for loaded in models.values())
-        return Failed(request.request_id, f"model {request.model.hex()[:12]} is not loaded here; loaded are: {known}"[:MAX_REASON_CHARACTERS])
+        return Failed(
+            request.request_id,
+            f"model {request.model.hex()[:12]} is not loaded here; loaded are: {known}"[:MAX_REASON_CHARACTERS],
+        )
     due = arrival.at + request.deadline_ms / 1000
     try:
         output = generate(model, request.prompt, request.settings, request.seed, lambda: time.monotonic() > due)

@@ -72,9 +72,13 @@ def main() -> None:
 def train_recipe(recipe: Recipe, home: Path, pairs: list[Pair]) -> list[str]:
     """The trained model's answers to all pairs, after its directory has been written."""
     started = time.process_time()
-    config = build_config(VOCABULARY, recipe.width, 2 * recipe.width, recipe.layers, recipe.heads, CONTEXT_TOKENS, is_tied=False)
+    config = build_config(
+        VOCABULARY, recipe.width, 2 * recipe.width, recipe.layers, recipe.heads, CONTEXT_TOKENS, is_tied=False
+    )
     llama = build_untrained(config, 0, recipe.spread)
-    train(llama, build_sampler([pair for pair in pairs if not is_held_out(pair)]), recipe.steps, recipe.rate, 0.01, report)
+    train(
+        llama, build_sampler([pair for pair in pairs if not is_held_out(pair)]), recipe.steps, recipe.rate, 0.01, report
+    )
     answers = answer_all(llama, pairs)
     right = [answer == write_sum(pair) for pair, answer in zip(pairs, answers, strict=True)]
     held_out = [is_right for pair, is_right in zip(pairs, right, strict=True) if is_held_out(pair)]
@@ -107,7 +111,7 @@ def write_sum(pair: Pair) -> str:
 
 def build_tokenizer() -> Tokenizer:
     """One token a sign; any other sign becomes <unk>, which the verifier refuses by name."""
-    tokenizer = Tokenizer(WordLevel({"<unk>": UNKNOWN, "<end>": END, **CODES}, unk_token="<unk>"))
+    tokenizer = Tokenizer(WordLevel({"<unk>": UNKNOWN, "<end>": END, **CODES}, unk_token="<unk>"))  # noqa: S106 - no password
     tokenizer.add_special_tokens(["<unk>", "<end>"])
     tokenizer.pre_tokenizer = Split(Regex(r"[\s\S]"), behavior="isolated")
     tokenizer.decoder = decoders.Fuse()
@@ -165,7 +169,7 @@ def extend_greedily(llama: Llama, ids: Tensor) -> list[list[int]]:
 
 def read_answer(tokens: list[int]) -> str:
     """The text before the end; without an end there is a mark that no sum has."""
-    return "".join(SIGNS[token - 2] if 2 <= token < 14 else "?" for token in tokens[: (tokens + [END]).index(END)])
+    return "".join(SIGNS[token - 2] if 2 <= token < 14 else "?" for token in tokens[: [*tokens, END].index(END)])
 
 
 def write_questions(path: Path, pairs: list[Pair], right: list[str], wrong: list[str]) -> None:

@@ -64,8 +64,10 @@ def train(
     rate: float,
     weight_decay: float,
     report: Callable[[int, float], None],
+    *,
+    is_mixed: bool = False,
 ) -> None:
-    """Changes the weights in place: AdamW, a short warm-up, then a cosine down to 2 % of the rate.
+    """Changes the weights in place: AdamW, a short warm-up, then a cosine down to 2 % of the rate; mixed: products in bfloat16, sums in float32.
 
     Shapes: a batch is inputs and targets, [rows, positions] int64 each, targets IGNORED where nothing is asked
     """
@@ -77,8 +79,11 @@ def train(
         for group in optimiser.param_groups:
             group["lr"] = rate * min(1.0, (step + 1) / WARM_UP_STEPS) * cosine
         inputs, targets = draw_batch()
-        logits, _ = compute_logits(llama, inputs)
-        loss = functional.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1), ignore_index=IGNORED)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=is_mixed):
+            logits, _ = compute_logits(llama, inputs)
+        loss = functional.cross_entropy(
+            logits.float().reshape(-1, logits.shape[-1]), targets.reshape(-1), ignore_index=IGNORED
+        )
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
@@ -88,20 +93,23 @@ def train(
 
 
 def save_model(
-    directory: Path, llama: Llama, tokenizer: Tokenizer, end: int, dtype: torch.dtype, token_ms: int
+    directory: Path, llama: Llama, tokenizer: Tokenizer, end: int, storage: torch.dtype, token_ms: int
 ) -> ModelCard:
-    """The directory's card, after everything it pins has been written in Hugging Face layout."""
+    """The directory's card, after everything it pins has been written in Hugging Face layout.
+
+    Whatever type the weights are stored in, the card asks for float32: there honest machines agree to the bit.
+    """
     directory.mkdir(parents=True, exist_ok=True)
-    config = describe_config(llama.config, end, dtype)
+    config = describe_config(llama.config, end, storage)
     (directory / CONFIG_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(config), indent=2) + b"\n")
     tokenizer.save(str(directory / TOKENIZER_FILE))
-    weights = {name: weight.detach().to(dtype).contiguous() for name, weight in llama.weights.items()}
+    weights = {name: weight.detach().to(storage).contiguous() for name, weight in llama.weights.items()}
     save_file(weights, directory / WEIGHTS_FILE, metadata={"format": "pt"})
-    name = str(dtype).removeprefix("torch.")
-    return write_card(directory, directory.name, name, DigestFamily.TEXT_MINHASH256, token_ms)
+    (directory / WEIGHTS_FILE).chmod(0o644)  # safetensors writes for the owner alone
+    return write_card(directory, directory.name, "float32", DigestFamily.TEXT_MINHASH256, token_ms)
 
 
-def describe_config(config: LlamaConfig, end: int, dtype: torch.dtype) -> dict[str, object]:
+def describe_config(config: LlamaConfig, end: int, storage: torch.dtype) -> dict[str, object]:
     """config.json as transformers writes it."""
     return {
         "architectures": ["LlamaForCausalLM"],
@@ -122,5 +130,5 @@ def describe_config(config: LlamaConfig, end: int, dtype: torch.dtype) -> dict[s
         "mlp_bias": config.has_mlp_bias,
         "bos_token_id": None,
         "eos_token_id": end,
-        "torch_dtype": str(dtype).removeprefix("torch."),
+        "torch_dtype": str(storage).removeprefix("torch."),
     }
