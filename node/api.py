@@ -51,7 +51,7 @@ class NodeSnapshot:
     ledger: Ledger  # state after that block
     view: View  # current view of the ordering
     is_validator: bool
-    sync_target: Height | None  # highest verified height while catching up, None when at the tip
+    sync_target: Height | None  # how far peers claim to be while this node catches up, None at the tip
     halted: str  # why ordering stopped for good; empty while it runs
     peers: tuple[PeerView, ...]
     worker: WorkerView
@@ -65,7 +65,10 @@ class NodeSnapshot:
 class NodeApi(Protocol):
     """The engine as the interfaces know it. All methods are for the trio thread that runs the node."""
 
-    genesis: Genesis
+    @property
+    def genesis(self) -> Genesis:
+        """The network's beginning."""
+        ...
 
     def get_snapshot(self) -> NodeSnapshot:
         """The latest frozen snapshot; cheap."""

@@ -64,7 +64,9 @@ _KIND_OF: Final[dict[type, FrameKind]] = {
     TransactionBatch: FrameKind.TRANSACTIONS,
     Status: FrameKind.STATUS,
 }
-_CODEC_OF: Final[dict[int, Codec[Proposal] | Codec[Vote] | Codec[QuorumCert] | Codec[TransactionBatch] | Codec[Status]]] = {
+_CODEC_OF: Final[
+    dict[int, Codec[Proposal] | Codec[Vote] | Codec[QuorumCert] | Codec[TransactionBatch] | Codec[Status]]
+] = {
     FrameKind.PROPOSAL: PROPOSAL_CODEC,
     FrameKind.VOTE: VOTE_CODEC,
     FrameKind.CERT: QUORUM_CERT_CODEC,
@@ -87,6 +89,14 @@ def decode_frame(frame: bytes) -> Frame:
     if codec is None:
         raise InvalidMessage(Rejection.MALFORMED, f"frame: expected kind 1 to 5, got {frame[:1].hex() or 'nothing'}")
     return codec.decode(frame[1:])
+
+
+def decode_batch(encoded: bytes) -> TransactionBatch:
+    """A gossiped batch.
+
+    Raises: InvalidMessage.
+    """
+    return BATCH_CODEC.decode(encoded)
 
 
 class FetchBlocks(Message, frozen=True, tag=1):

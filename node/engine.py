@@ -1,0 +1,307 @@
+"""The sole owner of a node's state: takes events from one bounded channel, a turn at a time, and acts on what becomes final.
+
+A turn takes what waits in the channel (bounded), feeds it to ordering, the mempool and the member, then flushes once: one
+fdatasync, then the messages, then the finalized blocks' transaction. Nothing here blocks on a peer, a client or the worker.
+"""
+
+from dataclasses import dataclass
+from typing import Final, assert_never
+
+import trio
+
+from node.catch_up import CatchUp
+from node.certificates import CertificateShelf
+from node.chain import Chain, Executed, FinalizedBlock
+from node.errands import Errands
+from node.events import (
+    BlockFetched,
+    CertsFetched,
+    Chore,
+    FetchFailed,
+    JobOffered,
+    NodeEvent,
+    RangeFetched,
+    TimerDue,
+    TransactionOffered,
+)
+from node.inference import Inference, InferenceDone, InferenceFailed, WorkerDown, WorkerReady
+from node.member import Member
+from node.network import (
+    CallbackFault,
+    DirectMessage,
+    GossipMessage,
+    Misbehaviour,
+    Network,
+    PeerDown,
+    PeerRefused,
+    PeerUp,
+)
+from node.ordering import Ordering
+from node.postbox import Postbox
+from node.telemetry import Level, Telemetry
+from node.timers import Timers
+from node.wire import TOPIC_CERTIFICATES, Status, TransactionBatch, decode_batch, decode_frame
+from protocol.errors import InvalidMessage
+from protocol.ledger.state import has_work
+from protocol.models import ModelCard
+from protocol.ordering import events
+from protocol.ordering.events import Timer
+from protocol.ordering.messages import QUORUM_CERT_CODEC, Proposal, QuorumCert, Vote
+from protocol.units import Milliseconds, NodeId
+
+MAX_TURN_EVENTS: Final = 256  # so that a flood of one kind cannot hold back the votes of this turn for long
+STATUS_INTERVAL_MS: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class EngineParts:
+    """The open resources and the owned machines that the engine drives."""
+
+    node: NodeId
+    chain: Chain
+    ordering: Ordering
+    postbox: Postbox
+    member: Member
+    catch_up: CatchUp
+    errands: Errands
+    shelf: CertificateShelf
+    network: Network
+    inference: Inference
+    timers: Timers[Timer | Chore]
+    telemetry: Telemetry
+
+
+class Engine:
+    """One node's loop and what it shows of itself."""
+
+    def __init__(self, parts: EngineParts) -> None:
+        self._parts: Final = parts
+        self._finalized = trio.Event()
+        self.tick_ms: Milliseconds = 0
+        self.statuses: dict[NodeId, tuple[Milliseconds, Status]] = {}
+        self.down_reasons: dict[NodeId, str] = {}
+        self.worker_down = "starting"
+        self.worker_models: tuple[ModelCard, ...] = ()
+
+    async def run(self, inbound: trio.MemoryReceiveChannel[NodeEvent]) -> None:
+        """Turn after turn until the channel closes or the node must stop.
+
+        Raises: StorageFailure.
+        """
+        self._do_chore(Chore.STATUS)
+        self._finish_turn()
+        async for event in inbound:
+            self._take(event)
+            for _ in range(MAX_TURN_EVENTS):
+                try:
+                    self._take(inbound.receive_nowait())
+                except trio.WouldBlock:
+                    break
+            self._finish_turn()
+
+    async def wait_finalized(self) -> None:
+        """Return when the next block becomes final."""
+        await self._finalized.wait()
+
+    # Events
+
+    def _take(self, event: NodeEvent) -> None:
+        match event:
+            case DirectMessage(node_id=peer, data=data):
+                self._take_frame(peer, data)
+            case GossipMessage():
+                self._take_gossip(event)
+            case TimerDue(timer=timer):
+                self._take_timer(timer)
+            case TransactionOffered() | JobOffered():
+                self._parts.postbox.take_offer(event)
+            case InferenceDone() | InferenceFailed():
+                self._take_answer(event)
+            case WorkerReady() | WorkerDown():
+                self._take_worker(event)
+            case BlockFetched(peer=peer, block=block):
+                self._feed(events.BlockReceived(self._now_ms(), peer, block))
+            case CertsFetched(peer=peer, certs=certs):
+                for cert in certs:
+                    self._feed(events.CertReceived(self._now_ms(), peer, cert))
+            case RangeFetched() | FetchFailed():
+                self._parts.catch_up.take(event)
+            case PeerUp() | PeerDown() | PeerRefused() | Misbehaviour() | CallbackFault():
+                self._take_peer(event)
+            case _:
+                assert_never(event)
+
+    def _take_timer(self, timer: Timer | Chore) -> None:
+        if isinstance(timer, Timer):
+            self._feed(events.TimerFired(self._now_ms(), timer))
+        else:
+            self._do_chore(timer)
+
+    def _take_frame(self, peer: NodeId, data: bytes) -> None:
+        try:
+            message = decode_frame(data)
+        except InvalidMessage as error:
+            self._parts.errands.charge(peer, error.reason.value, str(error))
+            return
+        match message:
+            case Vote():
+                self._feed(events.VoteReceived(self._now_ms(), peer, message))
+            case QuorumCert():
+                self._feed(events.CertReceived(self._now_ms(), peer, message))
+            case Proposal():
+                self._feed(events.ProposalReceived(self._now_ms(), peer, message))
+            case TransactionBatch(transactions=transactions):
+                self._parts.postbox.take_batch(peer, transactions)
+            case Status():
+                self.statuses[peer] = (self._now_ms(), message)
+            case _:
+                assert_never(message)
+
+    def _take_gossip(self, event: GossipMessage) -> None:
+        try:
+            if event.topic == TOPIC_CERTIFICATES:
+                cert = QUORUM_CERT_CODEC.decode(event.data)
+                self._feed(events.CertReceived(self._now_ms(), event.node_id, cert))
+            else:
+                self._parts.postbox.take_batch(event.node_id, decode_batch(event.data).transactions)
+        except InvalidMessage as error:
+            self._parts.errands.charge(event.node_id, error.reason.value, str(error))
+
+    def _take_answer(self, event: InferenceDone | InferenceFailed) -> None:
+        if isinstance(event, InferenceDone):
+            self._parts.telemetry.generation_ms.append(event.duration_ms)
+        else:
+            self._parts.telemetry.emit(Level.WARNING, "generation_failed", job=event.request_id, reason=event.reason)
+        self._parts.member.keep_answer(event, self._parts.chain.final.header.height)
+        self._do_duties(self._parts.chain.final)
+
+    def _take_worker(self, event: WorkerReady | WorkerDown) -> None:
+        match event:
+            case WorkerReady(cards=cards):
+                self.worker_down, self.worker_models = "", cards
+                self._parts.telemetry.emit(Level.INFO, "worker_ready", models=len(self.worker_models))
+            case WorkerDown(reason=reason):
+                self.worker_down, self.worker_models = reason, ()
+                self._parts.telemetry.emit(Level.WARNING, "worker_down", reason=reason)
+
+    def _take_peer(self, event: PeerUp | PeerDown | PeerRefused | Misbehaviour | CallbackFault) -> None:
+        emit = self._parts.telemetry.emit
+        match event:
+            case PeerUp(node_id=peer, software=software):
+                self.down_reasons.pop(peer, None)
+                emit(Level.INFO, "peer_up", peer=peer, software=software)
+                self._greet(peer)
+            case PeerDown(node_id=peer, reason=reason):
+                self._note_down(peer, reason)
+                emit(Level.INFO, "peer_down", peer=peer, reason=reason)
+            case PeerRefused(node_id=peer, reason=reason):
+                self._note_down(peer, reason)
+                emit(Level.WARNING, "peer_refused", peer=peer, reason=reason)
+            case Misbehaviour(node_id=peer, offence=offence, detail=detail):
+                self._parts.errands.charge(peer, offence.value, detail)
+            case CallbackFault(where=where, detail=detail):
+                emit(Level.ERROR, "callback_fault", where=where, detail=detail)
+            case _:
+                assert_never(event)
+
+    def _note_down(self, peer: NodeId, reason: str) -> None:
+        self.statuses.pop(peer, None)
+        self.down_reasons[peer] = reason
+
+    def _greet(self, peer: NodeId) -> None:
+        """Tell a peer where this node stands: a FinalCert lets one that is behind begin to catch up at once."""
+        self._parts.ordering.send((peer,), self._make_status())
+        cert = self._parts.ordering.state.tip_cert
+        if cert is not None:
+            self._parts.ordering.send((peer,), cert)
+
+    # Turns
+
+    def _finish_turn(self) -> None:
+        target, self._parts.ordering.catch_up_target = self._parts.ordering.catch_up_target, None
+        if target is not None:
+            self._parts.catch_up.start(target)
+        self._update_work()
+        finalized = (*self._parts.catch_up.take_finalized(), *self._parts.ordering.flush())
+        while finalized:
+            self._act_on(finalized)
+            self._update_work()
+            finalized = self._parts.ordering.flush()
+        self.tick_ms = self._now_ms()
+
+    def _act_on(self, finalized: tuple[FinalizedBlock, ...]) -> None:
+        for block in finalized:
+            self._parts.postbox.take_finalized(block)
+            self._parts.shelf.keep(block)
+        newest = finalized[-1]
+        self._parts.telemetry.emit(
+            Level.INFO,
+            "block_final",
+            height=newest.header.height,
+            view=newest.header.view,
+            transactions=len(newest.transactions),
+        )
+        self._publish_cert(newest)
+        self._do_duties(self._parts.chain.final)
+        self._finalized.set()
+        self._finalized = trio.Event()
+
+    def _publish_cert(self, block: FinalizedBlock) -> None:
+        """The leader of a final block tells those who are no validators, once, by gossip."""
+        state = self._parts.ordering.state
+        record = state.get_record(block.header.view)
+        if block.cert is not None and record is not None and record.leader == state.context.own:
+            self._parts.postbox.publish_cert(block.cert)
+
+    def _do_duties(self, final: Executed) -> None:
+        requests, owed = self._parts.member.list_due(final.ledger)
+        for request in requests:
+            self._parts.inference.submit(request)
+        for body in owed:
+            self._parts.postbox.offer_own(body)
+
+    def _update_work(self) -> None:
+        """Tell ordering whether there is work on the block that the next one would be built on (protocol.md section 2)."""
+        state = self._parts.ordering.state
+        parent = self._find_parent()
+        now_ms = self._now_ms()
+        work = has_work(parent.ledger, now_ms)
+        if work.next_ms is not None:
+            self._parts.timers.set(Chore.WINDOW, work.next_ms)
+        pending = work.due or self._parts.postbox.has_includable(parent)
+        if pending != state.has_work and state.is_started:
+            self._feed(events.WorkChanged(now_ms, pending))
+
+    def _find_parent(self) -> Executed:
+        state = self._parts.ordering.state
+        for view in sorted(state.views, reverse=True):
+            notar = state.views[view].notar
+            executed = None if notar is None else self._parts.chain.get_executed(notar.block_hash)
+            if executed is not None:
+                return executed
+        return self._parts.chain.final
+
+    def _do_chore(self, chore: Chore) -> None:
+        match chore:
+            case Chore.GOSSIP:
+                self._parts.postbox.publish_batch()
+            case Chore.WINDOW:
+                return  # the turn's end looks for work
+            case Chore.STATUS:
+                self._parts.timers.set(Chore.STATUS, self._now_ms() + STATUS_INTERVAL_MS)
+                self._parts.ordering.send(tuple(self._parts.network.connected()), self._make_status())
+                self._parts.postbox.repeat_own()
+                self._parts.catch_up.retry()
+            case _:
+                assert_never(chore)
+
+    def _make_status(self) -> Status:
+        final = self._parts.chain.final
+        sees = tuple(sorted(self._parts.network.connected()))
+        return Status(final.header.height, final.hash, 1, self._parts.ordering.state.view, sees)
+
+    def _feed(self, event: events.Event) -> None:
+        self._parts.ordering.feed(event)
+
+    def _now_ms(self) -> Milliseconds:
+        return self._parts.ordering.now_ms()

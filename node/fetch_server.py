@@ -1,0 +1,95 @@
+"""Answers to what other nodes fetch: finalized blocks by height, bodies and certificates by name, outputs in chunks.
+
+Everything here is read from storage or from the engine's frozen view; a request costs a bounded answer and nothing else.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from node.network import FetchRefused
+from node.storage import Storage
+from node.wire import (
+    FETCH_REQUEST_CODEC,
+    MAX_RANGE_BLOCKS,
+    OUTPUT_CHUNK_BYTES,
+    BlockRange,
+    Body,
+    Certs,
+    FetchBlocks,
+    FetchBody,
+    FetchCert,
+    FetchOutput,
+    OutputChunk,
+)
+from protocol.block import MAX_BLOCK_BYTES, Block
+from protocol.codec import encode
+from protocol.errors import InvalidMessage
+from protocol.ordering.messages import QUORUM_CERT_CODEC, QuorumCert
+from protocol.units import Hash, NodeId, View
+
+
+class RecentBlocks(Protocol):
+    """What ordering holds above the finalized tip."""
+
+    def get_block(self, block_hash: Hash) -> Block | None:
+        """A block that is not final yet."""
+        ...
+
+    def get_certs(self, view: View) -> tuple[QuorumCert, ...]:
+        """The certificates held for a view."""
+        ...
+
+
+@dataclass(slots=True)
+class FetchServer:
+    """Answers one request after the other; the network opens with it, before ordering does."""
+
+    storage: Storage
+    get_recent: Callable[[], RecentBlocks] | None = None
+
+    async def answer(self, _node: NodeId, encoded: bytes) -> bytes:
+        """The canonical bytes of the answer.
+
+        Raises: FetchRefused where the request is malformed.
+        """
+        try:
+            request = FETCH_REQUEST_CODEC.decode(encoded)
+        except InvalidMessage as error:
+            raise FetchRefused(str(error)) from error
+        if self.get_recent is None:
+            raise FetchRefused("this node is starting; ask again in a moment")
+        recent = self.get_recent()
+        match request:
+            case FetchBlocks(start=start):
+                return encode(self._read_range(start))
+            case FetchBody(block_hash=block_hash):
+                return encode(Body(self._find_block(recent, block_hash)))
+            case FetchCert(view=view):
+                return encode(Certs(recent.get_certs(view)))
+            case FetchOutput(output_hash=output_hash, offset=offset):
+                return encode(self._read_chunk(output_hash, offset))
+
+    def _read_range(self, start: int) -> BlockRange:
+        """Blocks from `start` up to one with a FinalCert, as many as fit in one answer."""
+        stored = self.storage.get_range(start, start + MAX_RANGE_BLOCKS - 1, MAX_BLOCK_BYTES)
+        certified = [position for position, block in enumerate(stored) if block.certificate is not None]
+        if not certified:
+            return BlockRange((), None)
+        chosen = stored[: certified[-1] + 1]
+        certificate = chosen[-1].certificate
+        assert certificate is not None
+        return BlockRange(tuple(block.decode() for block in chosen), QUORUM_CERT_CODEC.decode(certificate))
+
+    def _find_block(self, recent: RecentBlocks, block_hash: Hash) -> Block | None:
+        block = recent.get_block(block_hash)
+        if block is not None:
+            return block
+        stored = self.storage.get_block_by_hash(block_hash)
+        return None if stored is None else stored.decode()
+
+    def _read_chunk(self, output_hash: Hash, offset: int) -> OutputChunk:
+        encoded = self.storage.get_output(output_hash)
+        if encoded is None:
+            return OutputChunk(0, b"")
+        return OutputChunk(len(encoded), encoded[offset : offset + OUTPUT_CHUNK_BYTES])

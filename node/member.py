@@ -1,0 +1,77 @@
+"""What this node owes the jobs it was drawn for: generate, keep, commit, reveal. Acts only on finalized blocks.
+
+An answer and its salt are durable before the commit that binds them leaves the node, so that a crash between commit and reveal
+costs nothing but time (protocol.md section 3). An engine error is revealed as an abstention, never as an empty output.
+"""
+
+import secrets
+from collections.abc import Sequence
+from typing import Final
+
+from node.inference import InferenceDone, InferenceFailed, InferenceRequest
+from node.storage import Storage
+from node.stored import StoredAnswer
+from protocol.codec import Codec, encode
+from protocol.ledger.draft import Ledger
+from protocol.ledger.queries import GenerateDuty, RevealDuty, list_duties
+from protocol.models import compute_output_hash
+from protocol.transactions import Commit, Reveal, RevealPayload, compute_commitment
+from protocol.units import ZERO_HASH, ChainId, Height, JobId, NodeId
+
+_PAYLOAD_CODEC: Final = Codec[RevealPayload](RevealPayload, 1024)
+FULL_CONFIDENCE_PPM: Final = 1_000_000
+ABSTENTION: Final = RevealPayload(True, ZERO_HASH, None, ZERO_HASH, 0)
+
+
+class Member:
+    """This node's duties; owned by the engine, its answers are in storage."""
+
+    def __init__(self, node: NodeId, chain: ChainId, storage: Storage) -> None:
+        self._node: Final = node
+        self._chain: Final = chain
+        self._storage: Final = storage
+        self._generating: set[JobId] = set()
+
+    def list_due(self, ledger: Ledger) -> tuple[list[InferenceRequest], list[Commit | Reveal]]:
+        """What to generate now, and which transactions this node owes on this finalized state (repeated until they are in)."""
+        requests: list[InferenceRequest] = []
+        owed: list[Commit | Reveal] = []
+        for duty in list_duties(ledger, self._node):
+            answer = self._storage.get_answer(duty.job)
+            match duty:
+                case GenerateDuty() if answer is not None:
+                    owed.append(self._commit(answer))
+                case GenerateDuty() if duty.job not in self._generating:
+                    self._generating.add(duty.job)
+                    requests.append(_make_request(duty))
+                case RevealDuty() if answer is not None:
+                    owed.append(Reveal(self._node, duty.job, _PAYLOAD_CODEC.decode(answer.payload), answer.salt))
+                case _:
+                    continue
+        return requests, owed
+
+    def keep_answer(self, event: InferenceDone | InferenceFailed, height: Height) -> None:
+        """Make an answer durable; `list_due` then gives its Commit."""
+        self._generating.discard(event.request_id)
+        payload, output_hash, output = ABSTENTION, ZERO_HASH, b""
+        if isinstance(event, InferenceDone):
+            output_hash, output = compute_output_hash(event.output), encode(event.output)
+            payload = RevealPayload(False, output_hash, event.digest, ZERO_HASH, FULL_CONFIDENCE_PPM)
+        answer = StoredAnswer(event.request_id, encode(payload), secrets.token_bytes(32), output)
+        self._storage.store_answer(answer, output_hash, height)
+
+    def forget_generating(self, jobs: Sequence[JobId]) -> None:
+        """Let these jobs be asked of the worker again: it went down before it answered."""
+        self._generating.difference_update(jobs)
+
+    def _commit(self, answer: StoredAnswer) -> Commit:
+        payload = _PAYLOAD_CODEC.decode(answer.payload)
+        return Commit(
+            self._node, answer.job, compute_commitment(self._chain, answer.job, self._node, payload, answer.salt)
+        )
+
+
+def _make_request(duty: GenerateDuty) -> InferenceRequest:
+    return InferenceRequest(
+        duty.job, duty.request.model, duty.request.prompt.decode(), duty.request.settings, duty.seed, duty.until_ms
+    )
