@@ -7,7 +7,7 @@ import heapq
 import time
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import trio
 
@@ -35,10 +35,18 @@ def read_clock() -> Clock:
     return Clock(time.time_ns() // 1_000_000 - time.monotonic_ns() // 1_000_000)
 
 
+class MillisecondClock(Protocol):
+    """What timers need of a clock."""
+
+    def now_ms(self) -> int:
+        """The time now."""
+        ...
+
+
 class Timers(Generic[K]):
     """Timers by key; setting a key again replaces its time. `wait_due` is for one task."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: MillisecondClock) -> None:
         self._clock = clock
         self._heap: list[tuple[int, int, K]] = []
         self._at: dict[K, int] = {}
@@ -47,6 +55,8 @@ class Timers(Generic[K]):
 
     def set(self, key: K, at_ms: int) -> None:
         """Let this timer fire at that time (at once where it is past)."""
+        if self._at.get(key) == at_ms:
+            return
         self._count += 1
         self._at[key] = at_ms
         heapq.heappush(self._heap, (at_ms, self._count, key))
