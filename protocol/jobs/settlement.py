@@ -60,8 +60,12 @@ class Drawn(Message, frozen=True):
     parent_hash: Hash  # of block h'
     beacon: Hash  # R at h'
     seed: Hash  # of sampling: H(SEED, beacon, job)
-    skipped: Annotated[tuple[NodeId, ...], Meta(max_length=4096)]  # taken out of the draw: their free bond did not cover the job
-    standbys: Annotated[tuple[NodeId, ...], Meta(max_length=MAX_SEATS)]  # the list goes on: who takes over missing seats, in order
+    skipped: Annotated[
+        tuple[NodeId, ...], Meta(max_length=4096)
+    ]  # taken out of the draw: their free bond did not cover the job
+    standbys: Annotated[
+        tuple[NodeId, ...], Meta(max_length=MAX_SEATS)
+    ]  # the list goes on: who takes over missing seats, in order
 
 
 class Job(Message, frozen=True):
@@ -92,6 +96,7 @@ class SeatEnd(IntEnum):
     ABSTAINED = 3
     OUTSIDE = 4  # revealed, not in the winning set
     WINNING = 5
+    UNASKED = 6  # committed, but the job ended before anybody could reveal
 
 
 class SettledSeat(Message, frozen=True):

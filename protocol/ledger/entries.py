@@ -10,6 +10,7 @@ from msgspec import Meta
 
 from protocol.codec import Codec, Message
 from protocol.jobs.committee import Candidate
+from protocol.models import ModelCard
 from protocol.units import Epoch, Hash, Height, JobId, Micro, Milliseconds, ModelId, NodeId, Nonce, Uint, View
 from protocol.validators import MAX_VALIDATORS
 
@@ -50,7 +51,9 @@ class Chain(Message, frozen=True):
     view: View
     time_ms: Milliseconds
     beacon: Hash
-    leaders: Annotated[tuple[Annotated[int, Meta(ge=0, lt=MAX_VALIDATORS)], ...], Meta(max_length=256)]  # of the last blocks, newest last
+    leaders: Annotated[
+        tuple[Annotated[int, Meta(ge=0, lt=MAX_VALIDATORS)], ...], Meta(max_length=256)
+    ]  # of the last blocks, newest last
     snapshot_height: Height  # of the candidates in force for the next block
     candidates_root: Hash
     minted: Micro
@@ -65,7 +68,7 @@ class Onion(Message, frozen=True):
     tip_slot: Uint
 
 
-class Serve(Message, frozen=True):
+class Serving(Message, frozen=True):
     """A node answers jobs for a model since a height."""
 
     since: Height
@@ -83,10 +86,11 @@ class Candidates(Message, frozen=True):
     candidates: Annotated[tuple[Candidate, ...], Meta(max_length=65_536)]
 
 
+CARD_CODEC: Final = Codec[ModelCard](ModelCard, 1024)
 ACCOUNT_CODEC: Final = Codec[Account](Account, 64)
 CHAIN_CODEC: Final = Codec[Chain](Chain, 2048)
 ONION_CODEC: Final = Codec[Onion](Onion, 128)
-SERVE_CODEC: Final = Codec[Serve](Serve, 16)
+SERVING_CODEC: Final = Codec[Serving](Serving, 16)
 SNAPSHOT_CODEC: Final = Codec[Snapshot](Snapshot, 64)
 CANDIDATES_CODEC: Final = Codec[Candidates](Candidates, 8 * 1024 * 1024)
 

@@ -1,16 +1,72 @@
 """A block's way into the state: build_block proposes, check_block judges and executes at once (the ABCI-like boundary).
 
-check_block is deterministic: an InvalidBlock means that no honest leader could have built it on this parent.
+check_block is deterministic: an InvalidBlock means that no honest leader could have built the block on this parent.
 """
 
-from collections.abc import Container, Sequence
+from collections import Counter, deque
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
-from protocol.block import Block, Header
+from msgspec.structs import replace
+
+from protocol.block import (
+    MAX_BLOCK_BYTES,
+    MAX_BLOCK_TRANSACTIONS,
+    Block,
+    Header,
+    compute_header_hash,
+    compute_transactions_root,
+)
+from protocol.errors import InvalidBlock, InvalidMessage, InvalidTransaction, Rejection
 from protocol.genesis import Genesis
-from protocol.ledger.draft import Ledger
-from protocol.transactions import SignedTransaction
-from protocol.units import Epoch, Hash, Milliseconds, View
+from protocol.jobs.beacon import compute_beacon, is_reveal_valid
+from protocol.jobs.life import get_deadline_ms
+from protocol.jobs.settlement import JOB_CODEC, Phase
+from protocol.ledger.accounts import get_account
+from protocol.ledger.admission import check_account_transaction
+from protocol.ledger.draft import Draft, Ledger, list_keys
+from protocol.ledger.entries import ONION_CODEC, Kind, onion_key
+from protocol.ledger.execution import (
+    Turn,
+    apply_account_transaction,
+    apply_job_transaction,
+    close_turn,
+    step_jobs,
+)
+from protocol.ledger.start import MAX_TIME_MS, start_ledger
+from protocol.transactions import (
+    TRANSACTION_CODEC,
+    Commit,
+    Reveal,
+    SignedTransaction,
+    check_transaction_signature,
+)
+from protocol.units import ZERO_HASH, Epoch, Hash, Milliseconds, NodeId, View
+from protocol.validators import compute_leader
+
+MAX_SKIPPED_VIEWS: Final = 2**20  # as long as an onion: nobody could reveal behind a longer gap
+_HEADER_BYTES: Final = 1024  # more than any header with its framing
+_FRAMING_BYTES: Final = 5  # of one transaction in a body
+_LATER: Final = frozenset({Rejection.TOO_EARLY, Rejection.BUSY})
+
+_FIELD_REASONS: Final = {
+    "chain_id": Rejection.WRONG_CHAIN,
+    "epoch": Rejection.BAD_PARENT,
+    "view": Rejection.BAD_PARENT,
+    "height": Rejection.BAD_HEIGHT,
+    "parent_view": Rejection.BAD_PARENT,
+    "parent_hash": Rejection.BAD_PARENT,
+    "tx_root": Rejection.BAD_ROOT,
+    "state_root": Rejection.BAD_ROOT,
+    "valset_hash": Rejection.BAD_ROOT,
+    "next_valset_hash": Rejection.BAD_ROOT,
+    "candidates_root": Rejection.BAD_ROOT,
+    "beacon_reveal": Rejection.BAD_BEACON,
+    "beacon": Rejection.BAD_BEACON,
+    "time_ms": Rejection.BAD_TIME,
+    "closing": Rejection.BAD_BODY,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +83,7 @@ class BuildContext:
 
 @dataclass(frozen=True, slots=True)
 class BuiltBlock:
-    """A leader's block, the state after it, and the candidates that can never be included as things stand."""
+    """A leader's block, the state after it, and the candidates that will not become valid by waiting."""
 
     block: Block
     ledger: Ledger
@@ -36,40 +92,306 @@ class BuiltBlock:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Why a block is wanted: `due` at once; otherwise `next_ms` is when the next window closes (None: nothing is open)."""
+    """Why a block is wanted: `due` at once; otherwise `next_ms` is when the next window closes (None: none is open)."""
 
     due: bool
     next_ms: Milliseconds | None
 
 
 def create_genesis(genesis: Genesis) -> tuple[Ledger, Header]:
-    """The first state and the header of height 0, view 0, whose hash is the root of the chain. Raises: InvalidGenesis."""
-    ...
+    """The first state and the header of height 0, view 0, whose hash is the root of the chain.
+
+    Raises: InvalidGenesis.
+    """
+    ledger = start_ledger(genesis)
+    constants = ledger.constants
+    header = Header(
+        chain_id=constants.chain_id,
+        epoch=0,
+        view=0,
+        height=0,
+        parent_view=0,
+        parent_hash=ZERO_HASH,
+        tx_root=compute_transactions_root(()),
+        state_root=ledger.state_root,
+        valset_hash=constants.valset_hash,
+        next_valset_hash=constants.valset_hash,
+        candidates_root=ledger.chain.candidates_root,
+        beacon_reveal=ZERO_HASH,
+        beacon=genesis.seed,
+        time_ms=genesis.time_ms,
+        closing=False,
+    )
+    return ledger, header
 
 
-def build_block(ledger: Ledger, parent: Header, context: BuildContext, *, verified: Container[bytes] = frozenset()) -> BuiltBlock:
-    """PrepareProposal. `verified`: encoded transactions whose signatures are known to be good."""
-    ...
+def build_block(
+    ledger: Ledger, parent: Header, context: BuildContext, *, verified: Container[bytes] = frozenset()
+) -> BuiltBlock:
+    """PrepareProposal: a block of what is includable. `verified`: encoded transactions whose signatures are known to be good.
+
+    Raises: InvalidBlock where the context itself allows no block (wrong leader, wrong reveal).
+    """
+    time_ms = max(context.time_ms, parent.time_ms + ledger.constants.params.pace_ms)
+    turn = _start_turn(ledger, parent, context.view, time_ms, context.beacon_reveal)
+    if context.proposer != turn.proposer:
+        raise InvalidBlock(
+            Rejection.NOT_LEADER,
+            f"validator {context.proposer} is not the leader of view {context.view}: that is {turn.proposer}",
+        )
+    draft = Draft(ledger)
+    lanes = _sort_into_lanes(ledger, context.candidates, verified)
+    body = _Body()
+    for encoded, signed in lanes.jobs:
+        body.offer(draft, turn, encoded, signed)
+    step_jobs(draft, turn)
+    for encoded, signed in lanes.accounts:
+        body.offer(draft, turn, encoded, signed)
+    child = close_turn(draft, turn)
+    taken = tuple(body.taken)
+    header = _make_header(ledger, parent, turn, taken, child.state_root)
+    return BuiltBlock(Block(header, taken), child, (*lanes.invalid, *body.invalid))
 
 
 def check_block(ledger: Ledger, parent: Header, block: Block, *, verified: Container[bytes] = frozenset()) -> Ledger:
-    """ProcessProposal and execution: the state after the block. Raises: InvalidBlock."""
-    ...
+    """ProcessProposal and execution: the state after the block. `verified`: as in `build_block`.
+
+    Raises: InvalidBlock.
+    """
+    header = block.header
+    _check_body_size(block.body)
+    turn = _start_turn(ledger, parent, header.view, header.time_ms, header.beacon_reveal)
+    _check_header(_make_header(ledger, parent, turn, block.body, header.state_root), header)
+    draft = Draft(ledger)
+    _execute_body(draft, turn, block.body, verified)
+    child = close_turn(draft, turn)
+    _check_header(replace(header, state_root=child.state_root), header)  # L8
+    return child
 
 
 def check_transaction(ledger: Ledger, signed: SignedTransaction, *, pending_nonce: int | None = None) -> None:
-    """Admission to the mempool (signature not judged). Raises: InvalidTransaction with a sentence for the command line's user.
+    """Accept what the next block could hold, or one after the sender's waiting transactions; the signature is not judged here.
 
-    `pending_nonce`: the sender's highest nonce already waiting; nonces up to params.nonce_gap above the next are held for later.
+    `pending_nonce`: the sender's highest nonce that waits already; nonces up to params.nonce_gap above the used one, and the next
+    after those that wait, are accepted for later. Raises: InvalidTransaction with a sentence for the command line's user.
     """
-    ...
+    draft, body = Draft(ledger), signed.body
+    height = ledger.chain.height + 1
+    if isinstance(body, Commit | Reveal):
+        apply_job_transaction(draft, _next_turn(ledger), body)
+        return
+    used = get_account(draft, body.sender).nonce
+    latest = max(used + ledger.constants.params.nonce_gap, (pending_nonce or 0) + 1)
+    check_account_transaction(draft, body, height, latest_nonce=latest)
 
 
 def has_work(ledger: Ledger, now_ms: Milliseconds) -> Work:
-    """Whether a leader should propose at once, transactions aside, and when to look again."""
-    ...
+    """Whether a leader should propose at once, transactions aside (protocol.md section 2), and when to look again."""
+    deadlines: list[Milliseconds] = []
+    for key in list_keys(ledger, bytes((Kind.OPEN_JOB,))):
+        job = JOB_CODEC.decode(ledger.entries[key])
+        deadline_ms = get_deadline_ms(job)
+        if job.phase is Phase.SUBMITTED or (deadline_ms is not None and deadline_ms <= now_ms):  # L12
+            return Work(due=True, next_ms=None)
+        deadlines.extend(() if deadline_ms is None else (deadline_ms,))
+    return Work(due=False, next_ms=min(deadlines, default=None))
 
 
 def get_onion_gap(ledger: Ledger, parent: Header, view: View) -> tuple[int, int, Hash]:
-    """(validator index of the leader of `view`, how many hashes lie between its next reveal and its stored tip, the tip)."""
-    ...
+    """(index of the leader of `view`, how many layers lie between its next reveal and its stored tip, that tip)."""
+    leader = _get_leader(ledger, view)
+    onion = ONION_CODEC.decode(ledger.entries[onion_key(ledger.constants.validators.members[leader].node)])
+    gap = onion.slots - onion.tip_slot + _count_slots(ledger, parent.view, view)[leader]
+    return leader, gap, onion.tip
+
+
+# --- before execution
+
+
+def _start_turn(ledger: Ledger, parent: Header, view: View, time_ms: Milliseconds, reveal: Hash) -> Turn:
+    assert ledger.state_root == parent.state_root, (ledger.chain.height, parent.height)
+    params = ledger.constants.params
+    if not parent.view < view <= parent.view + MAX_SKIPPED_VIEWS:  # L2
+        raise InvalidBlock(
+            Rejection.BAD_PARENT,
+            f"view {view} must be above the parent's {parent.view}, by at most {MAX_SKIPPED_VIEWS}",
+        )
+    least_ms = parent.time_ms + params.pace_ms
+    if not least_ms <= time_ms <= MAX_TIME_MS:  # L3
+        raise InvalidBlock(
+            Rejection.BAD_TIME, f"time {time_ms} must be at least {least_ms}: the parent's plus {params.pace_ms} ms"
+        )
+    proposer, gap, tip = get_onion_gap(ledger, parent, view)
+    if not is_reveal_valid(tip, reveal, gap, params.onion_max_gap):  # L4
+        raise InvalidBlock(
+            Rejection.BAD_BEACON,
+            f"the reveal of validator {proposer} for view {view} is not {gap} layers (at most {params.onion_max_gap}) inside its tip {tip.hex()[:12]}",
+        )
+    return Turn(
+        height=parent.height + 1,
+        view=view,
+        time_ms=time_ms,
+        parent_hash=compute_header_hash(parent),
+        proposer=proposer,
+        beacon_reveal=reveal,
+        beacon=compute_beacon(parent.beacon, reveal),
+        slots=tuple(sorted(_count_slots(ledger, parent.view, view).items())),
+    )
+
+
+def _get_leader(ledger: Ledger, view: View) -> int:
+    constants = ledger.constants
+    return compute_leader(constants.validators, constants.chain_id, ledger.chain.epoch, constants.leader_seed, view)
+
+
+def _count_slots(ledger: Ledger, after: View, to: View) -> Counter[int]:
+    return Counter(_get_leader(ledger, view) for view in range(after + 1, to + 1))
+
+
+def _next_turn(ledger: Ledger) -> Turn:
+    """The turn that job transactions are admitted for: they depend on its height alone."""
+    chain = ledger.chain
+    return Turn(chain.height + 1, chain.view + 1, chain.time_ms, ZERO_HASH, 0, ZERO_HASH, chain.beacon, ())
+
+
+def _make_header(ledger: Ledger, parent: Header, turn: Turn, body: tuple[bytes, ...], state_root: Hash) -> Header:
+    constants = ledger.constants
+    return Header(
+        chain_id=constants.chain_id,
+        epoch=ledger.chain.epoch,
+        view=turn.view,
+        height=turn.height,
+        parent_view=parent.view,
+        parent_hash=turn.parent_hash,
+        tx_root=compute_transactions_root(body),
+        state_root=state_root,
+        valset_hash=constants.valset_hash,
+        next_valset_hash=constants.valset_hash,  # L7: the set is fixed
+        candidates_root=ledger.chain.candidates_root,
+        beacon_reveal=turn.beacon_reveal,
+        beacon=turn.beacon,
+        time_ms=turn.time_ms,
+        closing=False,
+    )
+
+
+def _check_header(expected: Header, header: Header) -> None:
+    if expected == header:
+        return
+    for name, reason in _FIELD_REASONS.items():
+        wanted, got = getattr(expected, name), getattr(header, name)
+        if wanted != got:
+            raise InvalidBlock(reason, f"header {name}: expected {_show(wanted)}, got {_show(got)}")
+
+
+def _show(value: object) -> str:
+    return value.hex() if isinstance(value, bytes) else str(value)
+
+
+# --- bodies
+
+
+@dataclass(frozen=True, slots=True)
+class _Lanes:
+    jobs: tuple[tuple[bytes, SignedTransaction], ...]
+    accounts: tuple[tuple[bytes, SignedTransaction], ...]
+    invalid: tuple[bytes, ...]
+
+
+class _Body:
+    """The body under construction: what fitted, and what was refused for good."""
+
+    __slots__ = ("_room", "invalid", "taken")
+
+    def __init__(self) -> None:
+        self.taken: list[bytes] = []
+        self.invalid: list[bytes] = []
+        self._room = MAX_BLOCK_BYTES - _HEADER_BYTES
+
+    def offer(self, draft: Draft, turn: Turn, encoded: bytes, signed: SignedTransaction) -> None:
+        """Take the transaction if it fits and this draft admits it."""
+        size = len(encoded) + _FRAMING_BYTES
+        if size > self._room or len(self.taken) == MAX_BLOCK_TRANSACTIONS:
+            return
+        try:
+            _apply(draft, turn, signed)
+        except InvalidTransaction as refusal:
+            self.invalid.extend(() if refusal.reason in _LATER else (encoded,))
+            return
+        self._room -= size
+        self.taken.append(encoded)
+
+
+def _check_body_size(body: tuple[bytes, ...]) -> None:
+    size = _HEADER_BYTES + sum(len(encoded) + _FRAMING_BYTES for encoded in body)
+    if size > MAX_BLOCK_BYTES or len(body) > MAX_BLOCK_TRANSACTIONS:
+        raise InvalidBlock(
+            Rejection.TOO_LARGE,
+            f"a block holds at most {MAX_BLOCK_BYTES} bytes and {MAX_BLOCK_TRANSACTIONS} transactions, got {size} and {len(body)}",
+        )
+
+
+def _sort_into_lanes(ledger: Ledger, candidates: Iterable[bytes], verified: Container[bytes]) -> _Lanes:
+    jobs: list[tuple[bytes, SignedTransaction]] = []
+    accounts: list[tuple[bytes, SignedTransaction]] = []
+    invalid: list[bytes] = []
+    for encoded in dict.fromkeys(candidates):
+        try:
+            signed = _decode(ledger, encoded, verified)
+        except (InvalidMessage, InvalidTransaction):
+            invalid.append(encoded)
+            continue
+        lane = jobs if isinstance(signed.body, Commit | Reveal) else accounts
+        lane.append((encoded, signed))
+    return _Lanes(tuple(jobs), _order_by_nonce(accounts), tuple(invalid))
+
+
+def _order_by_nonce(lane: list[tuple[bytes, SignedTransaction]]) -> tuple[tuple[bytes, SignedTransaction], ...]:
+    """Senders keep the places they came in; each sender's own transactions fill its places by nonce."""
+    queues: dict[NodeId, list[tuple[int, bytes, SignedTransaction]]] = {}
+    order: list[NodeId] = []
+    for encoded, signed in lane:
+        body = signed.body
+        assert not isinstance(body, Commit | Reveal)
+        queues.setdefault(body.sender, []).append((body.nonce, encoded, signed))
+        order.append(body.sender)
+    sorted_queues = {sender: deque(sorted(queue, key=lambda item: item[:2])) for sender, queue in queues.items()}
+    return tuple(sorted_queues[sender].popleft()[1:] for sender in order)
+
+
+def _execute_body(draft: Draft, turn: Turn, body: tuple[bytes, ...], verified: Container[bytes]) -> None:
+    in_job_lane = True
+    for index, encoded in enumerate(body):
+        try:
+            signed = _decode(draft.base, encoded, verified)
+            is_job = isinstance(signed.body, Commit | Reveal)
+            if is_job and not in_job_lane:
+                raise InvalidBlock(
+                    Rejection.BAD_BODY,
+                    f"transaction {index} is a {type(signed.body).__name__} behind account transactions: job transactions come first",
+                )  # L5
+            if in_job_lane and not is_job:
+                in_job_lane = False
+                step_jobs(draft, turn)
+            _apply(draft, turn, signed)
+        except (InvalidMessage, InvalidTransaction) as refusal:
+            raise InvalidBlock(
+                Rejection.BAD_BODY, f"transaction {index} is invalid on this state ({refusal.reason.value}): {refusal}"
+            ) from refusal
+    if in_job_lane:
+        step_jobs(draft, turn)
+
+
+def _decode(ledger: Ledger, encoded: bytes, verified: Container[bytes]) -> SignedTransaction:
+    signed = TRANSACTION_CODEC.decode(encoded)
+    if encoded not in verified:
+        check_transaction_signature(ledger.constants.chain_id, signed)
+    return signed
+
+
+def _apply(draft: Draft, turn: Turn, signed: SignedTransaction) -> None:
+    body = signed.body
+    if isinstance(body, Commit | Reveal):
+        apply_job_transaction(draft, turn, body)
+    else:
+        apply_account_transaction(draft, turn, body)
