@@ -6,11 +6,9 @@ node's account pays for jobs. Any other address needs a bearer token. No excepti
 
 import errno
 import hmac
-import ipaddress
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final, cast
 
 import msgspec
@@ -26,10 +24,9 @@ from starlette.routing import Route
 from node.faults import Fault, RpcCode, Trouble
 from node.http_connections import ConnectionLimits, serve_connections
 from node.jsonrpc import Context, Registry, answer, failure_of
+from node.rpc_access import is_loopback
 from node.rpc_views import STALE_TICK_MS, check_readiness
 
-MAX_TOKEN_BYTES: Final = 4096
-MIN_TOKEN_CHARACTERS: Final = 16  # of a random token that is 80 bits in base 32
 _JSON: Final = "application/json"
 _HTTP_STATUS: Final = {
     RpcCode.TOO_LARGE: 413,
@@ -62,48 +59,6 @@ class HttpConfig:
     port: int = 0
     token: str | None = field(default=None, repr=False)
     limits: HttpLimits = field(default_factory=HttpLimits)
-
-
-def load_http_config(host: str, port: int, token_file: Path | None) -> HttpConfig:
-    """The configuration with its token read from the file.
-
-    Raises: Fault(BAD_CONFIGURATION) where an address other than loopback has no token, or the token is none.
-    """
-    if token_file is None:
-        if not is_loopback(host):
-            raise Fault(
-                Trouble.BAD_CONFIGURATION,
-                f"rpc.host {host} can be reached from other machines, and no rpc.token_file is configured",
-                cure="set rpc.token_file to a file with a random token, or rpc.host to 127.0.0.1",
-            )
-        return HttpConfig(host, port)
-    return HttpConfig(host, port, load_token(token_file))
-
-
-def load_token(path: Path) -> str:
-    """The bearer token in a file, without white space around it. Raises: Fault(BAD_CONFIGURATION)."""
-    try:
-        with path.open("rb") as file:
-            text = file.read(MAX_TOKEN_BYTES + 1).decode("ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise Fault(Trouble.BAD_CONFIGURATION, f"the token file {path} cannot be read: {error}") from error
-    if not MIN_TOKEN_CHARACTERS <= len(text) < MAX_TOKEN_BYTES or not text.isprintable():
-        raise Fault(
-            Trouble.BAD_CONFIGURATION,
-            f"the token file {path} should hold a token of at least {MIN_TOKEN_CHARACTERS} characters, got {len(text)}",
-            cure=f"make one: python3 -c 'import secrets; print(secrets.token_hex())' > {path}",
-        )
-    return text
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 @dataclass(frozen=True, slots=True)

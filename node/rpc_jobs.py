@@ -20,7 +20,7 @@ from node.rpc_types import (
     OutputResult,
     StopName,
 )
-from node.rpc_views import find_models, view_job
+from node.rpc_views import describe_progress, find_models, view_job
 from protocol.errors import InvalidTransaction, Rejection
 from protocol.jobs.life import compute_default_windows
 from protocol.jobs.settlement import Phase
@@ -137,15 +137,15 @@ async def wait_job(context: Context, params: JobWaitParams) -> JobState:
     with trio.move_on_after(params.timeout_ms / 1000):
         while True:
             view = get_job(snapshot.ledger, bytes.fromhex(params.job))
-            if view is not None and _has_moved(view, view_job(snapshot, view), params.seen):
+            if view is not None and _has_moved(view, params.seen):
                 break
             snapshot = await context.api.wait_block(snapshot.header.height)
     snapshot = context.api.get_snapshot()
     return view_job(snapshot, _find_job(snapshot, params.job))
 
 
-def _has_moved(view: JobView, state: JobState, seen: str | None) -> bool:
-    return view.phase is Phase.SETTLED or (seen is not None and state.progress != seen)
+def _has_moved(view: JobView, seen: str | None) -> bool:
+    return view.phase is Phase.SETTLED or (seen is not None and describe_progress(view) != seen)
 
 
 async def read_jobs(context: Context, params: JobListParams) -> JobList:
@@ -154,7 +154,9 @@ async def read_jobs(context: Context, params: JobListParams) -> JobList:
     views = [view for job in list_jobs(snapshot.ledger) if (view := get_job(snapshot.ledger, job)) is not None]
     mine = [view for view in views if not params.mine or view.requester == snapshot.node]
     mine.sort(key=lambda view: (view.submit_height, view.job), reverse=True)
-    return JobList(tuple(view_job(snapshot, view) for view in mine[: params.limit]), len(mine) > params.limit)
+    return JobList(
+        tuple(view_job(snapshot, view, with_capture=False) for view in mine[: params.limit]), len(mine) > params.limit
+    )
 
 
 async def read_certificate(context: Context, params: JobParams) -> CertificateResult:
@@ -164,6 +166,8 @@ async def read_certificate(context: Context, params: JobParams) -> CertificateRe
         certificate = await context.api.build_certificate(bytes.fromhex(params.job))
     except CertificateUnavailable as error:
         raise Fault(Trouble.CERTIFICATE_UNAVAILABLE, str(error)) from error
+    except OutputUnavailable as error:
+        raise Fault(Trouble.OUTPUT_UNAVAILABLE, str(error)) from error
     return CertificateResult(params.job, certificate)
 
 

@@ -98,7 +98,7 @@ class CaptureState(msgspec.Struct, frozen=True):
     """The chance that bad nodes hold a winning part of the seats, if they hold this share of the candidates' weight."""
 
     bad_share_ppm: int
-    chance_ppb: int
+    chance_ppb: int | None  # exact for this snapshot; null where it is too large to count
     binomial_ppb: int
 
 

@@ -1,13 +1,14 @@
 """What the interfaces show of a frozen snapshot: pure reading, no waiting."""
 
-from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final, Literal, assert_never
 
 from node.api import NodeSnapshot, PeerView
-from node.rpc_types import Check, JobState, ModelState, PeerState, Readiness, SeatState, StatusName
+from node.rpc_types import CaptureState, Check, JobState, ModelState, PeerState, Readiness, SeatState, StatusName
 from protocol.digest import Digest, compute_distance
 from protocol.genesis import Genesis
 from protocol.jobs.agreement import Decision
+from protocol.jobs.capture import Capture, compute_capture
 from protocol.jobs.committee import Candidate, weight_of
 from protocol.jobs.settlement import Phase, SeatEnd, Settlement
 from protocol.ledger.queries import JobView, SeatView, get_candidates, list_models
@@ -16,6 +17,7 @@ from protocol.transactions import AgreementRule
 from protocol.units import ZERO_HASH, Height, ModelId, PartsPerMillion
 
 STALE_TICK_MS: Final = 5_000  # the loop turns at least every idle interval (2 s); 5 s without a turn is a stall
+BAD_SHARE_PPM: Final = 200_000  # the share of bad weight that the printed chance of capture supposes
 
 SeatName = Literal["waiting", "committed", "revealed", "abstained", "silent", "absent", "empty"]
 PhaseName = Literal["submitted", "committing", "revealing", "settled"]
@@ -68,8 +70,8 @@ def view_models(snapshot: NodeSnapshot) -> tuple[ModelState, ...]:
     return tuple(sorted(states, key=lambda state: (state.name, state.model)))
 
 
-def view_job(snapshot: NodeSnapshot, view: JobView) -> JobState:
-    """A job as the snapshot has it."""
+def view_job(snapshot: NodeSnapshot, view: JobView, *, with_capture: bool = True) -> JobState:
+    """A job as the snapshot has it; the chance of capture may take a fifth of a second to count, once for each committee size."""
     request = view.request
     settlement = view.settlement
     height = snapshot.ledger.chain.snapshot_height if settlement is None else settlement.snapshot_height
@@ -79,7 +81,7 @@ def view_job(snapshot: NodeSnapshot, view: JobView) -> JobState:
         job=view.job.hex(),
         status=_name_status(settlement),
         phase=_PHASE_NAMES[view.phase],
-        progress=_describe_progress(view),
+        progress=describe_progress(view),
         model=request.model.hex(),
         model_name=card.name if card else request.model.hex()[:8],
         prompt=request.prompt.decode("utf-8", "replace"),
@@ -97,7 +99,7 @@ def view_job(snapshot: NodeSnapshot, view: JobView) -> JobState:
         seats=_view_seats(view),
         candidates=len(candidates),
         candidate_share_ppm=_compute_share(snapshot, candidates),
-        capture=None,
+        capture=_view_capture(snapshot, view, candidates) if with_capture else None,
     )
 
 
@@ -115,7 +117,7 @@ def _name_status(settlement: Settlement | None) -> StatusName:
             assert_never(settlement.decision)
 
 
-def _describe_progress(view: JobView) -> str:
+def describe_progress(view: JobView) -> str:
     """What job_wait compares: it changes whenever the job has moved."""
     committed = sum(seat.committed for seat in view.seats)
     revealed = sum(seat.revealed for seat in view.seats)
@@ -163,16 +165,27 @@ def _measure(digest: Digest | None, winner: Digest | None) -> int | None:
     return compute_distance(digest, winner)
 
 
-def _list_candidates(snapshot: NodeSnapshot, height: Height, model: ModelId) -> Sequence[Candidate]:
+def _list_candidates(snapshot: NodeSnapshot, height: Height, model: ModelId) -> tuple[Candidate, ...]:
     frozen = get_candidates(snapshot.ledger, height)
     return () if frozen is None else frozen.candidates.get(model, ())
 
 
-def _compute_share(snapshot: NodeSnapshot, candidates: Sequence[Candidate]) -> PartsPerMillion:
+def _compute_share(snapshot: NodeSnapshot, candidates: tuple[Candidate, ...]) -> PartsPerMillion:
     """How much of all bonded stake serves the model: below a third of it a decision is by a thin set."""
     total = snapshot.ledger.constants.validators.total_weight
     stake = sum(weight_of(candidate, AgreementRule.MAJORITY) for candidate in candidates)
     return min(1_000_000, stake * 1_000_000 // total)
+
+
+def _view_capture(snapshot: NodeSnapshot, view: JobView, candidates: tuple[Candidate, ...]) -> CaptureState:
+    divisor = snapshot.ledger.constants.params.seat_cap_divisor
+    chance = _compute_capture(candidates, view.request.rule, view.request.seats, divisor)
+    return CaptureState(BAD_SHARE_PPM, chance.exact_ppb, chance.binomial_ppb)
+
+
+@lru_cache(maxsize=64)  # every job_wait asks again, and an exact count is no task for the node's loop
+def _compute_capture(candidates: tuple[Candidate, ...], rule: AgreementRule, seats: int, divisor: int) -> Capture:
+    return compute_capture(candidates, rule, seats, divisor, BAD_SHARE_PPM)
 
 
 def view_peer(peer: PeerView) -> PeerState:
