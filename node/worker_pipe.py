@@ -55,7 +55,8 @@ async def end(process: trio.Process) -> None:
     """Kill the worker, if it still runs, and close the node's ends of its pipes."""
     assert process.stdin is not None and process.stdout is not None
     process.kill()
-    with trio.move_on_after(KILL_SECONDS, shield=True):
+    with trio.move_on_after(KILL_SECONDS) as scope:
+        scope.shield = True
         await process.wait()
         await process.stdin.aclose()
         await process.stdout.aclose()
