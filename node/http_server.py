@@ -9,6 +9,7 @@ import hmac
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final, cast
 
 import msgspec
@@ -24,7 +25,7 @@ from starlette.routing import Route
 from node.faults import Fault, RpcCode, Trouble
 from node.http_connections import ConnectionLimits, serve_connections
 from node.jsonrpc import Context, Registry, answer, failure_of
-from node.rpc_access import is_loopback
+from node.rpc_access import is_loopback, load_token
 from node.rpc_views import STALE_TICK_MS, check_readiness
 
 _JSON: Final = "application/json"
@@ -59,6 +60,20 @@ class HttpConfig:
     port: int = 0
     token: str | None = field(default=None, repr=False)
     limits: HttpLimits = field(default_factory=HttpLimits)
+
+
+def load_http_config(host: str, port: int, token_file: Path | None, limits: HttpLimits | None = None) -> HttpConfig:
+    """The configuration with its token read from the file.
+
+    Raises: Fault(BAD_CONFIGURATION) where an address other than loopback has no token, or the token is none.
+    """
+    if token_file is None and not is_loopback(host):
+        raise Fault(
+            Trouble.BAD_CONFIGURATION,
+            f"rpc.host {host} can be reached from other machines, and no rpc.token_file is configured",
+            cure="set rpc.token_file to a file with a random token, or rpc.host to 127.0.0.1",
+        )
+    return HttpConfig(host, port, None if token_file is None else load_token(token_file), limits or HttpLimits())
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ from protocol.jobs.agreement import Decision
 from protocol.jobs.capture import Capture, compute_capture
 from protocol.jobs.committee import Candidate, weight_of
 from protocol.jobs.settlement import Phase, SeatEnd, Settlement
+from protocol.ledger.draft import list_keys
+from protocol.ledger.entries import serve_key
 from protocol.ledger.queries import JobView, SeatView, get_candidates, list_models
 from protocol.models import ModelCard
 from protocol.transactions import AgreementRule
@@ -208,7 +210,7 @@ def check_readiness(snapshot: NodeSnapshot, genesis: Genesis, now_ms: int) -> Re
         _check_loop(snapshot, now_ms),
         _make_check("ordering", not snapshot.halted, snapshot.halted, "read the log, then restart the node"),
         _check_peers(snapshot, genesis),
-        _make_check("worker", snapshot.worker.ready, snapshot.worker.reason, "wait; if it stays so, read the log"),
+        _check_worker(snapshot),
         _make_check(
             "height", snapshot.header.height >= 1, "no block is final yet", "wait until more validators are up"
         ),
@@ -229,6 +231,13 @@ def _make_check(name: str, ok: bool, reason: str, cure: str) -> Check:
 def _check_loop(snapshot: NodeSnapshot, now_ms: int) -> Check:
     age_ms = now_ms - snapshot.tick_ms
     return _make_check("loop", age_ms < STALE_TICK_MS, f"the last turn was {age_ms} ms ago", "restart the node")
+
+
+def _check_worker(snapshot: NodeSnapshot) -> Check:
+    """A node that serves no model needs no worker: it only votes and follows."""
+    serves = list_keys(snapshot.ledger, serve_key(snapshot.node, b""))
+    reason = snapshot.worker.reason or "the worker is not up yet"
+    return _make_check("worker", snapshot.worker.ready or not serves, reason, "wait; if it stays so, read the log")
 
 
 def _check_peers(snapshot: NodeSnapshot, genesis: Genesis) -> Check:

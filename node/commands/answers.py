@@ -1,0 +1,255 @@
+"""From a submitted job to what the asker sees: waiting, the outputs, the decision, the certificate."""
+
+import time
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from node.faults import Exit, Fault, Trouble
+from node.render import (
+    ProgressLine,
+    clip,
+    format_ppb,
+    format_ppm,
+    format_units,
+    open_console,
+    print_facts,
+    print_json,
+    print_note,
+    print_table,
+    shorten,
+)
+from node.rpc_client import NodeClient
+from node.rpc_types import (
+    MAX_WAIT_MS,
+    AccountParams,
+    AccountResult,
+    CertificateResult,
+    JobParams,
+    JobState,
+    JobWaitParams,
+    OutputParams,
+    OutputResult,
+    SeatState,
+)
+from protocol.errors import Rejection
+
+_POLL_MS: Final = 1_000  # so that the progress line counts seconds
+_OUTPUT_WIDTH: Final = 34
+_PHASES: Final = {
+    "submitted": "waiting for the beacon that draws the committee",
+    "committing": "members generate and commit",
+    "revealing": "members reveal",
+    "settled": "settled",
+}
+
+
+class Member(msgspec.Struct, frozen=True):
+    """One seat's answer; the text is null where the member gave none or nobody serves it."""
+
+    node: str | None
+    text: str | None
+    digest_distance: int | None
+    inside: bool
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What `ask` and `jobs wait` report; text and certificate are null where there is no answer to certify."""
+
+    job: str
+    status: str
+    text: str | None
+    rule: str
+    agreement_ppm: int | None
+    fee: int
+    balance: int
+    members: tuple[Member, ...]
+    certificate: str | None
+
+
+class JobGoesOn(Fault):
+    """Nobody waits any longer, but the job is not settled."""
+
+    def __init__(self, job: str, why: str) -> None:
+        super().__init__(
+            Trouble.TIMED_OUT,
+            f"{why}; job {job} goes on",
+            cure=f"quorate jobs wait {job}",
+        )
+        self.job = job
+
+
+def wait_settled(client: NodeClient, job: str, deadline: float) -> JobState:
+    """The job once it is settled, with a progress line until then. Units: deadline on the monotonic clock.
+
+    Raises: Fault(TIMED_OUT) where it is not settled by the deadline, or where Ctrl-C ends the waiting; the job goes on.
+    """
+    line = ProgressLine()
+    started = time.monotonic()
+    seen: str | None = None
+    try:
+        while True:
+            left_ms = round((deadline - time.monotonic()) * 1000)
+            if left_ms <= 0:
+                raise JobGoesOn(job, f"no answer within {time.monotonic() - started:.0f} s")
+            state = _poll(client, job, seen, min(left_ms, _POLL_MS, MAX_WAIT_MS))
+            if state is not None and state.status != "open":
+                return state
+            seen = None if state is None else state.progress
+            line.show(_describe(job, state), f"· {time.monotonic() - started:.0f} s")
+    except KeyboardInterrupt as interrupt:
+        raise JobGoesOn(job, "stopped waiting") from interrupt
+    finally:
+        line.clear()
+
+
+def _poll(client: NodeClient, job: str, seen: str | None, wait_ms: int) -> JobState | None:
+    """The job's state; None while it waits for its block."""
+    try:
+        return client.call("job_wait", JobWaitParams(job, wait_ms, seen), JobState)
+    except Fault as fault:
+        if fault.reason is not Rejection.UNKNOWN_JOB:
+            raise
+        return None
+
+
+def _describe(job: str, state: JobState | None) -> str:
+    if state is None:
+        return f"job {shorten(job)}: waiting for its block"
+    committed = sum(seat.state in {"committed", "revealed", "abstained"} for seat in state.seats)
+    revealed = sum(seat.state in {"revealed", "abstained"} for seat in state.seats)
+    counts = {"committing": f" ({committed} of {len(state.seats)})", "revealing": f" ({revealed} of {committed})"}
+    return f"job {shorten(job)}: {_PHASES[state.phase]}{counts.get(state.phase, '')}"
+
+
+def deliver(client: NodeClient, state: JobState, out: Path | None, *, as_json: bool) -> int:
+    """Prints a settled job, writes its certificate where there is an answer, and says the exit code."""
+    texts = _fetch_texts(client, state)
+    balance = client.call("account_get", AccountParams(state.requester), AccountResult).balance
+    accepted = state.status == "accepted"
+    path = None
+    size = 0
+    if accepted:
+        certificate = client.call("certificate_get", JobParams(state.job), CertificateResult).certificate
+        path = out if out is not None else Path(f"{state.job}.qrc")
+        size = len(certificate)
+        write_certificate(path, certificate)
+    answer = _build_answer(state, texts, balance, path)
+    if as_json:
+        print_json(answer)
+    else:
+        print_answer(state, answer, size)
+    return Exit.OK if accepted else Exit.NO_ANSWER
+
+
+def _fetch_texts(client: NodeClient, state: JobState) -> dict[str, str]:
+    """The text of each revealed output that somebody serves, by output hash."""
+    texts: dict[str, str] = {}
+    for output_hash in dict.fromkeys(seat.output_hash for seat in state.seats if seat.output_hash is not None):
+        try:
+            output = client.call("output_get", OutputParams(state.job, output_hash), OutputResult)
+        except Fault as fault:
+            if fault.reason is not Trouble.OUTPUT_UNAVAILABLE:
+                raise
+            print_note(f"quorate: {fault.message}")
+        else:
+            texts[output_hash] = output.text
+    return texts
+
+
+def write_certificate(path: Path, certificate: bytes) -> None:
+    """Puts the certificate in a file. Raises: Fault(CANNOT_WRITE)."""
+    try:
+        path.write_bytes(certificate)
+    except OSError as error:
+        raise Fault(
+            Trouble.CANNOT_WRITE, f"the certificate cannot be written to {path}: {error.strerror or error}"
+        ) from error
+
+
+def _build_answer(state: JobState, texts: dict[str, str], balance: int, path: Path | None) -> Answer:
+    return Answer(
+        job=state.job,
+        status=state.status,
+        text=texts.get(state.output_hash) if state.output_hash is not None else None,
+        rule=state.rule,
+        agreement_ppm=state.agreement_ppm,
+        fee=state.cost if state.cost is not None else state.fee,
+        balance=balance,
+        members=tuple(_view_member(seat, texts) for seat in state.seats),
+        certificate=None if path is None else str(path),
+    )
+
+
+def _view_member(seat: SeatState, texts: dict[str, str]) -> Member:
+    text = texts.get(seat.output_hash) if seat.output_hash is not None else None
+    return Member(seat.node, text, seat.digest_distance, inside=bool(seat.inside))
+
+
+def print_answer(state: JobState, answer: Answer, certificate_bytes: int) -> None:
+    """The answer, the decision with its chance of capture, the cost, and one row a seat."""
+    console = open_console()
+    facts = [("question", clip(state.prompt, 200))]
+    if answer.text is not None:
+        facts.append(("answer", clip(answer.text, 400)))
+    facts += [
+        ("decision", _describe_decision(state)),
+        ("capture", describe_capture(state)),
+        ("cost", f"{format_units(answer.fee)} units, {format_units(answer.balance)} left"),
+    ]
+    if answer.certificate is not None:
+        facts.append(("certificate", f"{answer.certificate} ({certificate_bytes:,} bytes)"))
+    print_facts(console, facts)
+    print_seats(
+        state, {seat.output_hash: member.text for seat, member in zip(state.seats, answer.members, strict=True)}
+    )
+
+
+def print_seats(state: JobState, texts: dict[str | None, str | None]) -> None:
+    """One row a seat: who, what, how far from the winner, inside or outside."""
+    print_table(
+        open_console(),
+        ("seat", "node", "output", "distance", "result"),
+        [_make_row(seat, texts.get(seat.output_hash)) for seat in state.seats],
+        right=frozenset({"seat", "distance"}),
+    )
+
+
+def _make_row(seat: SeatState, text: str | None) -> tuple[str, ...]:
+    output = f"{seat.output_hash[:16]}…" if seat.output_hash is not None else "-"
+    shown = output if text is None else clip(text, _OUTPUT_WIDTH)
+    if seat.state == "revealed" and seat.inside is not None:
+        result = "inside" if seat.inside else "outside"
+    else:
+        result = seat.state
+    replaced = " (replacement)" if seat.replaced else ""
+    distance = "-" if seat.digest_distance is None else f"{seat.digest_distance} bits"
+    return (str(seat.seat + 1), shorten(seat.node), shown or "(empty)", distance, result + replaced)
+
+
+def _describe_decision(state: JobState) -> str:
+    inside = sum(seat.inside is True for seat in state.seats)
+    seats = len(state.seats)
+    rest = f"{state.rule} of {seats}"
+    match state.status:
+        case "accepted":
+            thin = " · by a thin set: under a third of all stake" if state.candidate_share_ppm < 333_333 else ""
+            return f"accepted · {rest} · {inside} of {seats} seats agree ({format_ppm(state.agreement_ppm or 0)}){thin}"
+        case "failed":
+            return f"failed · {rest} · too few members answered in time; most of the fee comes back"
+        case "inconclusive":
+            return f"inconclusive · {rest} · the members disagreed; half of the fee comes back"
+        case _:
+            return f"{state.status} · {rest}"
+
+
+def describe_capture(state: JobState) -> str:
+    """The chance that bad nodes decide, in one line."""
+    capture = state.capture
+    if capture is None:
+        return "unknown"
+    chance = capture.chance_ppb if capture.chance_ppb is not None else capture.binomial_ppb
+    kind = "" if capture.chance_ppb is not None else " (estimate)"
+    share = format_ppm(capture.bad_share_ppm)
+    return f"{format_ppb(chance)}{kind} if {share} of the weight of its {state.candidates} candidates is bad"
