@@ -13,6 +13,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import pairwise
 from typing import Annotated, Final
 
 from msgspec import Meta
@@ -80,7 +81,7 @@ class MerkleTree:
         """The tree of entries sorted by key."""
         pairs = tuple(entries)
         keys = tuple(key for key, _ in pairs)
-        assert all(left < right for left, right in zip(keys, keys[1:], strict=False)), "entries must ascend by key"
+        assert all(left < right for left, right in pairwise(keys)), "entries must ascend by key"
         return _assemble(keys, [compute_leaf(key, compute_value_hash(value)) for key, value in pairs], (), 0)
 
     def update(self, changed: Mapping[bytes, bytes | None]) -> MerkleTree:

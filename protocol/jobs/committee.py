@@ -15,7 +15,7 @@ from __future__ import annotations
 from bisect import bisect_right, insort
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, count
+from itertools import accumulate, count, pairwise
 from typing import Annotated, Final
 
 from msgspec import Meta
@@ -296,7 +296,7 @@ def compute_candidates_root(candidates: Mapping[ModelId, Sequence[Candidate]]) -
 
 
 def _build_levels(candidates: Sequence[Candidate]) -> list[list[SumNode]]:
-    assert all(left.node < right.node for left, right in zip(candidates, candidates[1:], strict=False)), "order by node"
+    assert all(left.node < right.node for left, right in pairwise(candidates)), "order by node"
     levels = [[_leaf(candidate) for candidate in candidates]]
     while len(levels[-1]) > 1:
         below = levels[-1]
