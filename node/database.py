@@ -16,7 +16,8 @@ from node.faults import Trouble
 from protocol.units import ChainId
 
 SCHEMA_VERSION: Final = 1
-REFETCH: Final = "move the data folder away and start again: the node then fetches the chain from its peers"
+# Not the whole folder: a validator without its votes.wal can't know what it signed.
+REFETCH: Final = "move chain.db* away, keep votes.wal, and start again: the node then fetches the chain from its peers"
 
 _SCHEMA: Final = """
 CREATE TABLE meta(key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;

@@ -65,7 +65,7 @@ class Storage:
             return None if hash_ is None else FinalPoint(read_number(self._connection, "final_height"), hash_)
 
     def get_wal_position(self) -> int:
-        """The vote log's position at the last commit; 0 before the first."""
+        """The highest position of the vote log at any commit; 0 before the first."""
         with self._access():
             return read_number(self._connection, "wal_position")
 
@@ -359,4 +359,6 @@ def _insert_output(connection: sqlite3.Connection, output_hash: Hash, encoded: b
 def _write_final(connection: sqlite3.Connection, height: Height, hash_: Hash, wal_position: int) -> None:
     write_meta(connection, "final_height", str(height).encode())
     write_meta(connection, "final_hash", hash_)
-    write_meta(connection, "wal_position", str(wal_position).encode())
+    # Never back: a node that lost its log follows with an empty one, and must not take that for its own at the next start.
+    position = max(wal_position, read_number(connection, "wal_position"))
+    write_meta(connection, "wal_position", str(position).encode())

@@ -275,7 +275,7 @@ def _has_zero_sector(content: bytes, offset: int) -> bool:
 def _damage(path: Path, offset: int, fault: str) -> DamagedStorage:
     return DamagedStorage(
         f"{path}: damaged at byte {offset} ({fault}), so votes that were sent may be forgotten, and this node must not sign",
-        cure="move the file away and start again: the node then observes until it is safe to vote",
+        cure="restore the newest copy of the file; moved away, the node follows the chain without voting",
     )
 
 

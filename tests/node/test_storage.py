@@ -345,6 +345,13 @@ def test_a_gap_or_a_repeat_of_heights_is_our_own_fault(storage: Storage) -> None
     storage.commit_block(second)
 
 
+def test_the_position_of_the_vote_log_never_goes_back(storage: Storage) -> None:
+    first, second = make_chain(2)
+    storage.commit_block(first)
+    storage.commit_block(BlockCommit(second.block, (), {}, (), (), 0))
+    assert storage.get_wal_position() == first.wal_position
+
+
 def test_a_job_is_found_by_its_heights(storage: Storage) -> None:
     first, second, third = make_chain(3)
     storage.commit_block(BlockCommit(first.block, (), {}, (b"j" * 32, b"k" * 32), (), 0))
