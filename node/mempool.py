@@ -22,7 +22,7 @@ from protocol.transactions import (
 )
 from protocol.units import ChainId, Hash, NodeId
 
-EARLY_REASONS: Final = frozenset({Rejection.WRONG_PHASE, Rejection.UNKNOWN_JOB, Rejection.NOT_A_MEMBER})
+EARLY_REASONS: Final = frozenset({Rejection.TOO_EARLY, Rejection.WRONG_PHASE, Rejection.UNKNOWN_JOB, Rejection.NOT_A_MEMBER})
 """Another node may have finalized a block, and acted on it, a moment before this one: a refusal for these reasons may pass."""
 MAX_EARLY: Final = 512  # a committee's messages of a few jobs; the oldest go first
 

@@ -14,8 +14,11 @@ from protocol.jobs.agreement import Decision
 from protocol.transactions import MAX_SEATS, JobRequest, RevealPayload
 from protocol.units import Hash, Height, JobId, Micro, Milliseconds, NodeId, PartsPerMillion, Uint, View
 
-MAX_JOB_BYTES: Final = 128 * 1024  # 101 members with their reveals and an 8 KiB prompt stay under half of it
-MAX_SETTLEMENT_BYTES: Final = 64 * 1024
+MAX_SKIPPED: Final = 4096  # as many nodes as may serve one model
+MAX_JOB_BYTES: Final = (
+    512 * 1024
+)  # 135 members with their reveals, 4,096 skipped nodes and an 8 KiB prompt stay under half of it
+MAX_SETTLEMENT_BYTES: Final = 256 * 1024
 _MAX_MEMBERS: Final = MAX_SEATS + MAX_SEATS // 3
 
 
@@ -61,7 +64,7 @@ class Drawn(Message, frozen=True):
     beacon: Hash  # R at h'
     seed: Hash  # of sampling: H(SEED, beacon, job)
     skipped: Annotated[
-        tuple[NodeId, ...], Meta(max_length=4096)
+        tuple[NodeId, ...], Meta(max_length=MAX_SKIPPED)
     ]  # taken out of the draw: their free bond did not cover the job
     standbys: Annotated[
         tuple[NodeId, ...], Meta(max_length=MAX_SEATS)
@@ -115,7 +118,7 @@ class SettledSeat(Message, frozen=True):
 
 
 class Payment(Message, frozen=True):
-    """What one member gets out of the escrow."""
+    """What one member gets out of the escrow, or loses of its bond."""
 
     node: NodeId
     amount: Micro
@@ -133,15 +136,16 @@ class Settlement(Message, frozen=True):
     maturity_parent: Hash
     beacon: Hash
     seats: Annotated[tuple[SettledSeat, ...], Meta(max_length=MAX_SEATS)]
-    skipped: Annotated[tuple[NodeId, ...], Meta(max_length=4096)]
+    skipped: Annotated[tuple[NodeId, ...], Meta(max_length=MAX_SKIPPED)]
     decision: Decision
     winner_hash: Hash  # zero where no answer won
     agreement_ppm: PartsPerMillion
     entropy_millibits: Uint
     reveal_set: Hash
     payments: Annotated[tuple[Payment, ...], Meta(max_length=_MAX_MEMBERS)]  # ascending by node
+    forfeits: Annotated[tuple[Payment, ...], Meta(max_length=_MAX_MEMBERS)]  # burned from bonds; ascending by node
     refund: Micro  # back to the asker
-    burned: Micro  # of the escrow; forfeits are burned from bonds besides
+    burned: Micro  # of the escrow
     settle_height: Height
 
 

@@ -14,6 +14,7 @@ from protocol.ledger.accounts import get_account
 from protocol.ledger.draft import Draft
 from protocol.ledger.entries import (
     CARD_CODEC,
+    MAX_MODEL_NODES,
     MAX_MODELS,
     MAX_NODE_MODELS,
     Kind,
@@ -134,11 +135,16 @@ def _check_serve(draft: Draft, body: Serve, bonded: Micro) -> None:
             Rejection.NOT_BONDED,
             f"who serves a model needs a bond of {params.min_bond} micro-units, {body.sender.hex()[:12]} has {bonded}: bond first",
         )
-    if draft.has(serve_key(body.sender, body.model)):
+    if draft.has(serve_key(body.model, body.sender)):
         raise InvalidTransaction(
             Rejection.DUPLICATE, f"{body.sender.hex()[:12]} serves model {body.model.hex()[:12]} already"
         )
-    if len(draft.list_keys(bytes((Kind.SERVE,)) + body.sender)) >= MAX_NODE_MODELS:
+    if len(draft.list_keys(bytes((Kind.SERVE,)) + body.model)) >= MAX_MODEL_NODES:
+        raise InvalidTransaction(
+            Rejection.BUSY, f"a model is served by at most {MAX_MODEL_NODES} nodes, and {body.model.hex()[:12]} is"
+        )
+    models = (key[1:] for key in draft.list_keys(bytes((Kind.CARD,))))
+    if sum(draft.has(serve_key(model, body.sender)) for model in models) >= MAX_NODE_MODELS:
         raise InvalidTransaction(
             Rejection.BUSY, f"a node serves at most {MAX_NODE_MODELS} models, and {body.sender.hex()[:12]} does"
         )

@@ -10,12 +10,14 @@ from msgspec import Meta
 
 from protocol.codec import Codec, Message
 from protocol.jobs.committee import Candidate
+from protocol.jobs.settlement import MAX_SKIPPED
 from protocol.models import ModelCard
 from protocol.units import Epoch, Hash, Height, JobId, Micro, Milliseconds, ModelId, NodeId, Nonce, Uint, View
 from protocol.validators import MAX_VALIDATORS
 
 MAX_NODE_MODELS: Final = 64  # what one node may serve: as in a genesis
 MAX_MODELS: Final = 4096
+MAX_MODEL_NODES: Final = MAX_SKIPPED  # who may be drawn for one model
 
 
 class Kind(IntEnum):
@@ -83,7 +85,7 @@ class Snapshot(Message, frozen=True):
 class Candidates(Message, frozen=True):
     """The nodes that may be drawn for one model, ascending by node id."""
 
-    candidates: Annotated[tuple[Candidate, ...], Meta(max_length=65_536)]
+    candidates: Annotated[tuple[Candidate, ...], Meta(max_length=MAX_MODEL_NODES)]
 
 
 CARD_CODEC: Final = Codec[ModelCard](ModelCard, 1024)
@@ -92,7 +94,7 @@ CHAIN_CODEC: Final = Codec[Chain](Chain, 2048)
 ONION_CODEC: Final = Codec[Onion](Onion, 128)
 SERVING_CODEC: Final = Codec[Serving](Serving, 16)
 SNAPSHOT_CODEC: Final = Codec[Snapshot](Snapshot, 64)
-CANDIDATES_CODEC: Final = Codec[Candidates](Candidates, 8 * 1024 * 1024)
+CANDIDATES_CODEC: Final = Codec[Candidates](Candidates, 1024 * 1024)
 
 CHAIN_KEY: Final = bytes((Kind.CHAIN,))
 
@@ -112,9 +114,9 @@ def card_key(model: ModelId) -> bytes:
     return bytes((Kind.CARD,)) + model
 
 
-def serve_key(node: NodeId, model: ModelId) -> bytes:
+def serve_key(model: ModelId, node: NodeId) -> bytes:
     """Where it stands that a node serves a model."""
-    return bytes((Kind.SERVE,)) + node + model
+    return bytes((Kind.SERVE,)) + model + node
 
 
 def record_key(node: NodeId) -> bytes:

@@ -81,7 +81,7 @@ def apply_account_transaction(draft: Draft, turn: Turn, body: AccountBody) -> No
         case Bond():
             bond(draft, body.sender, body.amount)
         case Serve():
-            draft.put(serve_key(body.sender, body.model), Serving(turn.height))
+            draft.put(serve_key(body.model, body.sender), Serving(turn.height))
         case RegisterModel():
             draft.put(card_key(compute_model_id(body.card)), body.card)
         case Submit():

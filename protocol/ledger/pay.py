@@ -62,9 +62,9 @@ def settle(
     agreement = decide(tuple(list_answers(job)), card.tolerance_bits, job.request.seats, job.draw.beacon)
     winning = frozenset(agreement.winning_seats) if agreement.decision is Decision.ACCEPTED else frozenset[int]()
     ends = compute_seat_ends(job, winning)
-    _release_bonds(draft, job, params, ends)
+    forfeits = _release_bonds(draft, job, params, ends)
     _move_records(draft, job, params, agreement.decision, ends, height, time_ms)
-    settlement = _pay(draft, _compute_settlement(job, params, agreement, ends, height), job.requester)
+    settlement = _pay(draft, _compute_settlement(job, params, agreement, ends, forfeits, height), job.requester)
     draft.remove(open_job_key(job.job))
     draft.put(closed_job_key(job.job), replace(job, phase=Phase.SETTLED))
     draft.put(settlement_key(job.job), settlement)
@@ -72,7 +72,12 @@ def settle(
 
 
 def _compute_settlement(
-    job: Job, params: Params, agreement: Agreement, ends: tuple[SeatEnd, ...], height: Height
+    job: Job,
+    params: Params,
+    agreement: Agreement,
+    ends: tuple[SeatEnd, ...],
+    forfeits: tuple[Payment, ...],
+    height: Height,
 ) -> Settlement:
     assert job.draw is not None
     paying = {SeatEnd.WINNING} if agreement.decision is Decision.ACCEPTED else _ANSWERED
@@ -96,6 +101,7 @@ def _compute_settlement(
         entropy_millibits=agreement.entropy_millibits,
         reveal_set=compute_reveal_set_hash(list_transaction_ids(job)),
         payments=tuple(Payment(node, shares.seat * counts[node]) for node in sorted(counts)) if shares.seat else (),
+        forfeits=forfeits,
         refund=shares.refund,
         burned=shares.burned,
         settle_height=height,
@@ -119,13 +125,13 @@ def _pay(draft: Draft, settlement: Settlement, requester: NodeId) -> Settlement:
     return settlement
 
 
-def _release_bonds(draft: Draft, job: Job, params: Params, ends: tuple[SeatEnd, ...]) -> None:
+def _release_bonds(draft: Draft, job: Job, params: Params, ends: tuple[SeatEnd, ...]) -> tuple[Payment, ...]:
     at_risk = compute_bond_at_risk(job.request, params)
     for node in list_bonded_nodes(job):
         unlock(draft, node, at_risk)
     silent = {seat.holder for seat, end in zip(job.seats, ends, strict=True) if end is SeatEnd.SILENT}
-    for node in sorted(node for node in silent if node is not None):  # J13
-        burn_bond(draft, node, at_risk)
+    nodes = sorted(node for node in silent if node is not None)  # J13
+    return tuple(Payment(node, burn_bond(draft, node, at_risk)) for node in nodes)
 
 
 def _move_records(

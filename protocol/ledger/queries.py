@@ -21,6 +21,7 @@ from protocol.ledger.entries import (
     closed_job_key,
     open_job_key,
     record_key,
+    serve_key,
     settlement_key,
     snapshot_key,
 )
@@ -113,8 +114,8 @@ def list_models(ledger: Ledger) -> Mapping[ModelId, ModelCard]:
 
 def list_served_models(ledger: Ledger, node: NodeId) -> tuple[ModelId, ...]:
     """The models that a node has announced to serve, ascending by id."""
-    prefix = bytes((Kind.SERVE,)) + node
-    return tuple(key[len(prefix) :] for key in list_keys(ledger, prefix))
+    models = (key[1:] for key in list_keys(ledger, bytes((Kind.CARD,))))
+    return tuple(model for model in models if serve_key(model, node) in ledger.entries)
 
 
 def get_candidates(ledger: Ledger, snapshot_height: Height) -> CandidateSnapshot | None:

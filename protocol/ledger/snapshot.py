@@ -36,7 +36,7 @@ def take_snapshot(draft: Draft, params: Params, height: Height, time_ms: Millise
     """The candidates root of the state as the draft has it; the lists and the root are written."""
     served: dict[ModelId, list[Candidate]] = {}
     for key in draft.list_keys(bytes((Kind.SERVE,))):
-        node, model = key[1:33], key[33:]
+        model, node = key[1:33], key[33:]
         candidate = _compute_candidate(draft, params, node, height, time_ms)
         if candidate is not None:
             served.setdefault(model, []).append(candidate)

@@ -33,7 +33,7 @@ def start_ledger(genesis: Genesis) -> Ledger:
     for entry in genesis.validators:
         draft.put(onion_key(entry.node), Onion(entry.onion_tip, 0, 0))
         for model in entry.serves:
-            draft.put(serve_key(entry.node, model), Serving(0))
+            draft.put(serve_key(model, entry.node), Serving(0))
     root = take_snapshot(draft, genesis.params, 0, genesis.time_ms)
     minted = sum(owned.values()) + sum(staked.values())
     return draft.seal(Chain(0, 0, 0, genesis.time_ms, genesis.seed, (), 0, root, minted, 0))

@@ -219,7 +219,8 @@ def _start_turn(ledger: Ledger, parent: Header, view: View, time_ms: Millisecond
     least_ms = parent.time_ms + params.pace_ms
     if not least_ms <= time_ms <= MAX_TIME_MS:  # L3
         raise InvalidBlock(
-            Rejection.BAD_TIME, f"time {time_ms} must be at least {least_ms}: the parent's plus {params.pace_ms} ms"
+            Rejection.BAD_TIME,
+            f"time {time_ms} must be {least_ms} (the parent's plus {params.pace_ms} ms) to {MAX_TIME_MS}",
         )
     proposer, gap, tip = get_onion_gap(ledger, parent, view)
     if not is_reveal_valid(tip, reveal, gap, params.onion_max_gap):  # L4

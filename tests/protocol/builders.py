@@ -1,0 +1,320 @@
+"""Small values with defaults, and a chain that one test drives block by block: every block is built, then checked from its bytes.
+
+Keys, onions and salts come from names and counters, so every run is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from protocol.block import BLOCK_CODEC, Block, Header
+from protocol.codec import encode
+from protocol.crypto import SigningKey
+from protocol.digest import Digest, DigestFamily
+from protocol.genesis import Genesis, GenesisAccount, GenesisValidator
+from protocol.jobs.beacon import Onion
+from protocol.jobs.settlement import Phase, Settlement
+from protocol.ledger.draft import Ledger
+from protocol.ledger.queries import JobView, get_account, get_job, list_duties
+from protocol.ledger.state import BuildContext, BuiltBlock, build_block, check_block, create_genesis, get_onion_gap
+from protocol.models import ModelCard, compute_model_id, greedy
+from protocol.params import MINIMAL, UNIT, Params
+from protocol.transactions import (
+    AgreementRule,
+    Commit,
+    JobRequest,
+    Reveal,
+    RevealPayload,
+    SignedTransaction,
+    Submit,
+    Transaction,
+    Transfer,
+    author_of,
+    compute_commitment,
+    compute_transaction_id,
+    sign_transaction,
+)
+from protocol.units import ZERO_HASH, Hash, JobId, NodeId
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+START_MS = 1_700_000_000_000
+ONION_LAYERS = 4096
+FOREVER = 2**40
+
+
+def make_hash(name: str) -> Hash:
+    """32 bytes that belong to a name."""
+    return sha256(name.encode()).digest()
+
+
+def make_key(name: str) -> SigningKey:
+    """The key pair that belongs to a name."""
+    return SigningKey(make_hash(f"key {name}"))
+
+
+def make_onion(name: str) -> Onion:
+    """The onion that belongs to a name."""
+    return Onion(make_hash(f"onion {name}"), ONION_LAYERS, 64)
+
+
+def make_card(name: str = "adder", **changes: object) -> ModelCard:
+    """A text model's card."""
+    card = ModelCard(
+        name=name,
+        manifest=make_hash(f"manifest {name}"),
+        tokenizer=make_hash("tokenizer"),
+        dtype="float32",
+        family=DigestFamily.TEXT_MINHASH256,
+        tolerance_bits=0,
+        context_tokens=64,
+        vocabulary=256,
+        token_ms=10,
+    )
+    return replace(card, **changes)
+
+
+def make_synthetic_card(tolerance_bits: int = 10) -> ModelCard:
+    """A card whose outputs agree within a tolerance."""
+    return make_card("synthetic", family=DigestFamily.SYNTHETIC64, tolerance_bits=tolerance_bits)
+
+
+def make_genesis(
+    validators: Sequence[str] = ("v0", "v1", "v2", "v3", "v4"),
+    accounts: Sequence[str] = ("asker", "other"),
+    cards: Sequence[ModelCard] = (make_card(),),
+    params: Params = MINIMAL,
+    stake: int = 100 * UNIT,
+    balance: int = 1000 * UNIT,
+    serves: Callable[[str], Sequence[ModelCard]] | None = None,
+) -> Genesis:
+    """A network of named validators that all serve all models, and named accounts."""
+    served = (lambda _: cards) if serves is None else serves
+    return Genesis(
+        version=1,
+        name="test",
+        time_ms=START_MS,
+        seed=make_hash("seed"),
+        params=params,
+        validators=tuple(
+            GenesisValidator(
+                make_key(name).public,
+                stake,
+                make_onion(name).tip,
+                tuple(compute_model_id(card) for card in served(name)),
+            )
+            for name in validators
+        ),
+        accounts=tuple(
+            GenesisAccount(make_key(name).public, balance) for name in dict.fromkeys((*accounts, *validators))
+        ),
+        models=tuple(cards),
+    )
+
+
+def make_request(card: ModelCard | None = None, **changes: object) -> JobRequest:
+    """A question for three seats."""
+    request = JobRequest(
+        model=compute_model_id(card or make_card()),
+        prompt=b"23+58=",
+        settings=greedy(8),
+        rule=AgreementRule.MAJORITY,
+        seats=3,
+        fee=30_000,
+        commit_ms=4_000,
+        reveal_ms=2_000,
+    )
+    return replace(request, **changes)
+
+
+def make_payload(
+    answer: str = "81", *, family: DigestFamily = DigestFamily.TEXT_MINHASH256, bits: bytes | None = None
+) -> RevealPayload:
+    """What a member says that answered this."""
+    made = sha256(f"digest {answer}".encode()).digest() if bits is None else bits
+    digest = Digest(family, made if family is DigestFamily.TEXT_MINHASH256 else made[:8])
+    return RevealPayload(False, make_hash(f"output {answer}"), digest, ZERO_HASH, 1_000_000)
+
+
+ABSTENTION = RevealPayload(True, ZERO_HASH, None, ZERO_HASH, 0)
+
+
+@dataclass
+class TestChain:
+    """A chain whose leaders are all at hand."""
+
+    __test__ = False
+
+    genesis: Genesis
+    names: dict[NodeId, str]
+    ledger: Ledger
+    header: Header
+    onions: dict[int, Onion]
+    blocks: list[Block] = field(default_factory=list)
+
+    # --- blocks
+
+    def context(self, candidates: Sequence[bytes] = (), *, after_ms: int = 50, skip: int = 0) -> BuildContext:
+        """What the leader of the next view (but `skip`) brings."""
+        view = self.header.view + 1 + skip
+        proposer, gap, tip = get_onion_gap(self.ledger, self.header, view)
+        onion = self.onions[proposer]
+        return BuildContext(
+            0, view, proposer, self.header.time_ms + after_ms, _find_reveal(onion, tip, gap), candidates
+        )
+
+    def build(self, candidates: Sequence[bytes] = (), *, after_ms: int = 50, skip: int = 0) -> BuiltBlock:
+        """The next block, not taken."""
+        return build_block(self.ledger, self.header, self.context(candidates, after_ms=after_ms, skip=skip))
+
+    def take(self, block: Block) -> None:
+        """Go on from this block, as a node that got its bytes."""
+        block = BLOCK_CODEC.decode(encode(block))
+        self.ledger = check_block(self.ledger, self.header, block)
+        self.header = block.header
+        self.blocks.append(block)
+
+    def step(self, *signed: SignedTransaction, after_ms: int = 50, skip: int = 0) -> BuiltBlock:
+        """Build the next block of these, which must all be valid, and go on from it."""
+        built = self.build([encode(each) for each in signed], after_ms=after_ms, skip=skip)
+        assert len(built.block.body) == len(signed), [describe(each) for each in signed]
+        self.take(built.block)
+        assert self.ledger.state_root == built.ledger.state_root
+        return built
+
+    def run(self, blocks: int, after_ms: int = 50) -> None:
+        """Empty blocks."""
+        for _ in range(blocks):
+            self.step(after_ms=after_ms)
+
+    # --- transactions
+
+    def sign(self, name: str, body: Transaction) -> SignedTransaction:
+        """The transaction signed by a named node."""
+        return sign_transaction(make_key(name), self.ledger.constants.chain_id, body)
+
+    def next_nonce(self, name: str) -> int:
+        """The next nonce of a named node."""
+        return get_account(self.ledger, make_key(name).public).nonce + 1
+
+    def transfer(self, sender: str, recipient: str, amount: int, *, nonce: int | None = None) -> SignedTransaction:
+        """A signed transfer."""
+        body = Transfer(
+            make_key(sender).public, nonce or self.next_nonce(sender), FOREVER, make_key(recipient).public, amount
+        )
+        return self.sign(sender, body)
+
+    def ask(self, request: JobRequest | None = None, *, sender: str = "asker") -> SignedTransaction:
+        """A signed Submit."""
+        body = Submit(make_key(sender).public, self.next_nonce(sender), FOREVER, request or make_request())
+        return self.sign(sender, body)
+
+    def commit(self, job: JobId, node: NodeId, payload: RevealPayload) -> SignedTransaction:
+        """A member's signed Commit to a payload."""
+        commitment = compute_commitment(self.ledger.constants.chain_id, job, node, payload, make_salt(job, node))
+        return self.sign(self.names[node], Commit(node, job, commitment))
+
+    def reveal(self, job: JobId, node: NodeId, payload: RevealPayload) -> SignedTransaction:
+        """A member's signed Reveal of it."""
+        return self.sign(self.names[node], Reveal(node, job, payload, make_salt(job, node)))
+
+    # --- jobs
+
+    def view(self, job: JobId) -> JobView:
+        """The job as queries show it."""
+        view = get_job(self.ledger, job)
+        assert view is not None
+        return view
+
+    def submit(self, request: JobRequest | None = None) -> JobId:
+        """Ask, and go on to the block that draws the committee."""
+        signed = self.ask(request)
+        job = compute_transaction_id(signed.body)
+        self.step(signed)
+        for _ in range(self.genesis.params.beacon_max_blocks):
+            if self.view(job).phase is not Phase.SUBMITTED:
+                break
+            self.step()
+        return job
+
+    def due(self, job: JobId) -> tuple[NodeId, ...]:
+        """Who owes something for this job now, ascending."""
+        return tuple(
+            sorted(node for node in self.names if any(duty.job == job for duty in list_duties(self.ledger, node)))
+        )
+
+    def commit_all(self, job: JobId, answers: Mapping[NodeId, RevealPayload]) -> None:
+        """One block with the commits of these members."""
+        self.step(*(self.commit(job, node, payload) for node, payload in answers.items()))
+
+    def reveal_all(self, job: JobId, answers: Mapping[NodeId, RevealPayload]) -> None:
+        """One block with the reveals of these members."""
+        self.step(*(self.reveal(job, node, payload) for node, payload in answers.items()))
+
+    def members(self, job: JobId) -> tuple[NodeId, ...]:
+        """The holders of the seats, each once, in the order of the seats."""
+        return tuple(dict.fromkeys(seat.member for seat in self.view(job).seats if seat.member is not None))
+
+    def close_window(self, job: JobId, *, half: bool = False) -> None:
+        """Empty blocks until the running window (its half) is over by time and by heights."""
+        before = self.view(job)
+        heights = self.genesis.params.min_phase_heights // (2 if half else 1)
+        assert before.window_ends_ms is not None
+        window_ms = before.request.commit_ms if before.phase is Phase.COMMITTING else before.request.reveal_ms
+        end_ms = before.window_ends_ms - (window_ms - window_ms // 2 if half else 0)
+        self.run(max(0, heights - 1))
+        self.step(after_ms=max(50, end_ms - self.header.time_ms))
+
+    def settle(
+        self, request: JobRequest | None = None, answers: Callable[[int], RevealPayload] = lambda _: make_payload()
+    ) -> Settlement:
+        """A whole job in which every member takes part: `answers` maps a seat's index to what its holder says."""
+        job = self.submit(request)
+        said = {node: answers(index) for index, node in enumerate(self.members(job))}
+        self.commit_all(job, said)
+        self.reveal_all(job, said)
+        settlement = self.view(job).settlement
+        assert settlement is not None
+        return settlement
+
+    def fork(self) -> TestChain:
+        """Another chain on the same tip."""
+        return TestChain(self.genesis, self.names, self.ledger, self.header, self.onions, list(self.blocks))
+
+
+def describe(signed: SignedTransaction) -> str:
+    """For failing asserts."""
+    return f"{type(signed.body).__name__} by {author_of(signed.body).hex()[:8]}"
+
+
+def make_salt(job: JobId, node: NodeId) -> Hash:
+    """A member's salt for a job."""
+    return sha256(b"salt" + job + node).digest()
+
+
+def start_chain(
+    genesis: Genesis | None = None, names: Iterable[str] = ("v0", "v1", "v2", "v3", "v4", "asker", "other")
+) -> TestChain:
+    """A chain at its genesis; `names` are all whose keys are at hand."""
+    genesis = genesis or make_genesis()
+    ledger, header = create_genesis(genesis)
+    by_node = {make_key(name).public: name for name in names}
+    onions = {index: make_onion(by_node[entry.node]) for index, entry in enumerate(genesis.validators)}
+    return TestChain(genesis, by_node, ledger, header, onions)
+
+
+def _find_reveal(onion: Onion, tip: Hash, gap: int) -> Hash:
+    known = _SLOTS.setdefault(onion.tip, {onion.tip: 0})
+    slot = known[tip] + gap
+    reveal = onion.reveal(slot)
+    known[reveal] = slot
+    return reveal
+
+
+_SLOTS: dict[Hash, dict[Hash, int]] = {}
