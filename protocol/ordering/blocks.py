@@ -8,7 +8,7 @@ from protocol.ordering.effects import CatchUp, CheckBlock, FetchBlock, Finalize,
 from protocol.ordering.events import Timer
 from protocol.ordering.messages import QuorumCert
 from protocol.ordering.pace import start_standstill_timer
-from protocol.ordering.state import BlockStatus, Draft, HeldBlock, Tip
+from protocol.ordering.state import BlockStatus, Draft, HeldBlock, Tip, make_tip
 from protocol.units import Hash, NodeId, View
 
 
@@ -66,11 +66,6 @@ def get_executed(draft: Draft, block_hash: Hash) -> Tip | None:
     if held is None or held.status != BlockStatus.VALID:
         return None
     return make_tip(block_hash, held.block.header)
-
-
-def make_tip(block_hash: Hash, header: Header) -> Tip:
-    """What of a header its children depend on."""
-    return Tip(header.view, header.height, block_hash, header.time_ms)
 
 
 def check_next(draft: Draft, block_hash: Hash) -> None:

@@ -101,7 +101,10 @@ class FetchBlock:
 
 @dataclass(frozen=True, slots=True)
 class FetchCerts:
-    """Get whatever certificates these peers hold of these views (a few peers at once is fine); each comes as CertReceived."""
+    """Get whatever certificates these peers hold of these views (`SimplexState.get_certs`); each one comes as CertReceived.
+
+    Asking a few peers at once is fine, and so is giving up: rule R9 asks again.
+    """
 
     views: tuple[View, ...]
     peers: tuple[NodeId, ...]

@@ -97,7 +97,11 @@ class BlockChecked:
 
 @dataclass(frozen=True, slots=True)
 class WorkChanged:
-    """Whether there is work to order now: something that a leader proposes a block for at once."""
+    """Whether there is work to order now: something that a leader proposes a block for at once.
+
+    Transactions count until they are final, not until they are in some block: otherwise one whose block failed to become final
+    would wait for the idle interval.
+    """
 
     now_ms: Milliseconds
     pending: bool

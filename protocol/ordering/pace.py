@@ -41,18 +41,25 @@ def start_view_timers(draft: Draft) -> None:
 
 
 def change_work(draft: Draft, pending: bool) -> None:
-    """R1: work that shows up starts the timers; work that is gone leaves the ones that run."""
+    """R1: work that shows up starts the timers; with the last work gone an idle leader gets its time, counted from the view's start.
+
+    Without that every transaction would cost an empty view: the view behind its block begins before the block is final.
+    """
     state = draft.state
     if state.has_work == pending:
         return
     draft.state = replace(state, has_work=pending)
     draft.touched.add(state.view)
-    if not pending or state.context.own is None:
+    record = state.views.get(state.view)
+    has_proposal = record is not None and record.proposal is not None
+    if state.context.own is None or (has_proposal and not pending):
         return
     delay = compute_delay(state.context.params, state.view, state.tip.view)
+    idle_start = state.entered_ms + state.context.params.idle_interval_ms
     for timer, delays in ((Timer.PROPOSAL, 2), (Timer.CERTIFICATE, 3)):
-        deadline = draft.now_ms + delays * delay
-        draft.set_timer(timer, min(deadline, state.deadlines.get(timer, deadline)))
+        idle_deadline = idle_start + delays * delay
+        earlier = min(draft.now_ms + delays * delay, state.deadlines.get(timer, idle_deadline))
+        draft.set_timer(timer, earlier if pending else idle_deadline)
 
 
 def start_standstill_timer(draft: Draft) -> None:

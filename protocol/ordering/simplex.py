@@ -17,7 +17,6 @@ from protocol.ordering.blocks import (
     finalize,
     get_signers,
     hold_block,
-    make_tip,
     move_tip,
     set_verdict,
 )
@@ -54,7 +53,7 @@ from protocol.ordering.pace import change_work
 from protocol.ordering.replay import replay
 from protocol.ordering.rules import advance, enter_view, lead, propose, vote_final, vote_notar, vote_null
 from protocol.ordering.standstill import break_standstill
-from protocol.ordering.state import BlockStatus, Draft, SeenProposal, SimplexState, open_draft
+from protocol.ordering.state import BlockStatus, Draft, SeenProposal, SimplexState, make_tip, open_draft
 from protocol.ordering.votes import check_quorum_cert, check_vote_shape, check_vote_signature
 from protocol.units import NodeId
 

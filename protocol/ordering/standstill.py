@@ -7,14 +7,16 @@ from protocol.ordering.blocks import get_signers
 from protocol.ordering.effects import Broadcast, FetchBlock, OrderingMessage
 from protocol.ordering.events import Timer
 from protocol.ordering.messages import VoteKind
-from protocol.ordering.pace import has_passed, start_standstill_timer
+from protocol.ordering.pace import compute_standstill_wait, start_standstill_timer
 from protocol.ordering.rules import fetch_gap
 from protocol.ordering.state import Draft, SimplexState, ViewRecord
 
 
 def break_standstill(draft: Draft) -> None:
     """R9: repeats what matters and asks again for what is missing, then waits as long again."""
-    if not has_passed(draft, Timer.STANDSTILL):
+    due_ms = draft.state.tip_since_ms + compute_standstill_wait(draft.state)
+    if draft.now_ms < due_ms:  # the work that set a shorter wait is gone
+        draft.set_timer(Timer.STANDSTILL, due_ms)
         return
     resend(draft)
     for block_hash, view in draft.state.wanted.items():

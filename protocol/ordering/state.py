@@ -10,7 +10,7 @@ from enum import Enum
 from msgspec import Struct
 from msgspec.structs import replace
 
-from protocol.block import Block
+from protocol.block import Block, Header
 from protocol.ordering.effects import Effect, SetTimer
 from protocol.ordering.events import Timer
 from protocol.ordering.evidence import Evidence
@@ -49,6 +49,11 @@ class Tip:
     height: Height
     block_hash: Hash
     time_ms: Milliseconds
+
+
+def make_tip(block_hash: Hash, header: Header) -> Tip:
+    """What of a header its children depend on."""
+    return Tip(header.view, header.height, block_hash, header.time_ms)
 
 
 class BlockStatus(Enum):
@@ -120,7 +125,9 @@ class SimplexState(Struct, frozen=True):
         return self.views.get(view)
 
     def get_certs(self, view: View) -> tuple[QuorumCert, ...]:
-        """The certificates held for a view: the answer to a peer's FetchCerts."""
+        """The answer to a peer's FetchCerts: the certificates held for a view; what is final stands for all views up to it."""
+        if view <= self.tip.view:
+            return () if self.tip_cert is None else (self.tip_cert,)
         record = self.views.get(view)
         return () if record is None else record.certs
 
