@@ -27,6 +27,7 @@ from protocol.transactions import AgreementRule
 from protocol.units import Hash, JobId, ModelId, NodeId, Uint
 
 MAX_PATH: Final = 17  # 65,536 candidates, and one level to spare
+MAX_SKIPPED: Final = 512  # a draw that hits more nodes without free bond ends there: job and certificate stay bounded
 
 Sums = tuple[int, int, int]
 """Stake, reputation and executor weight of one candidate or of a subtree."""
@@ -125,7 +126,7 @@ def draw_replacements(
     while len(members) < number:
         node = replay.compute_next()
         if node is None:
-            members.append(None)  # D6
+            members.append(None)
         elif is_eligible(node):
             replay.seat(node)
             members.append(node)
@@ -147,7 +148,7 @@ def _list_intervals(candidates: Sequence[Candidate], rule: AgreementRule) -> tup
 class DrawReplay:
     """A draw under way: the one local copy that changes. It may know only some candidates' intervals."""
 
-    __slots__ = ("_attempt", "_beacon", "_by_node", "_cap", "_held", "_job", "_known", "_out", "_starts", "_total")
+    __slots__ = ("_attempt", "_beacon", "_by_node", "_cap", "_held", "_job", "_known", "_out", "_skips", "_starts", "_total")
 
     def __init__(
         self, job: JobId, beacon: Hash, rule: AgreementRule, cap: int, weights: tuple[int, Iterable[Interval]]
@@ -161,6 +162,7 @@ class DrawReplay:
         self._out: list[tuple[int, int]] = []  # start and weight of those taken out, ascending
         self._held: dict[NodeId, int] = {}
         self._attempt = 0
+        self._skips = 0
 
     @property
     def weight_left(self) -> int:
@@ -176,12 +178,12 @@ class DrawReplay:
                 self.seat(node)
 
     def compute_next(self) -> NodeId | None:
-        """Whom the next ticket falls on, or None where no weight is left.
+        """Whom the next ticket falls on, or None where no weight is left or too many were skipped.
 
         Raises: KeyError if it falls into an interval that is not known: never in a draw from all candidates.
         """
         left = self.weight_left
-        if not left:
+        if not left or self._skips == MAX_SKIPPED:  # D6
             return None
         place = compute_ticket(self._job, self._beacon, self._attempt, left)
         for start, weight in self._out:  # D3
@@ -203,6 +205,7 @@ class DrawReplay:
     def skip(self, node: NodeId) -> None:
         """Take a node out that is not eligible."""
         self._attempt += 1  # D5
+        self._skips += 1
         self._take_out(node)
 
     def _take_out(self, node: NodeId) -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from protocol.jobs.committee import (
+    MAX_SKIPPED,
     Candidate,
     Draw,
     DrawReplay,
@@ -98,6 +99,13 @@ def test_no_candidate_left_leaves_seats_empty() -> None:  # D6
     assert seats_of(draw(JOB, BEACON, candidates(5, 5), MAJORITY, 5, 3, everybody))[2:] == [None, None, None]
     assert seats_of(draw(JOB, BEACON, (), MAJORITY, 3, 3, everybody)) == [None] * 3
     assert seats_of(draw(JOB, BEACON, candidates(0, 0), MAJORITY, 3, 3, everybody)) == [None] * 3
+
+
+def test_a_draw_that_hits_too_many_ineligible_nodes_ends() -> None:  # D6
+    pool = tuple(Candidate(at.to_bytes(32, "big"), 1, 1, 1) for at in range(2 * MAX_SKIPPED))
+    result = draw(JOB, BEACON, pool, MAJORITY, 3, 3, lambda _: False)
+    assert result.members == (None, None, None) and len(result.skipped) == MAX_SKIPPED
+    assert draw_replacements(result, JOB, BEACON, pool, MAJORITY, 3, 3, everybody, 1) == Draw((None,), ())
 
 
 def test_an_ineligible_node_is_taken_out_and_recorded_once() -> None:  # D5
