@@ -239,9 +239,11 @@ def _load_tip_cert(storage: Storage, height: int) -> QuorumCert | None:
 
 def _is_wal_behind(opened: OpenHome) -> bool:
     """Whether the log may lack votes that this key has cast (rule R10: then it must not sign)."""
-    final = opened.storage.get_final()
-    has_chain = final is not None and final.height > 0
-    return has_chain and (opened.wal.is_new or opened.wal.wal.position < opened.storage.get_wal_position())
+    wal = opened.wal.wal
+    if opened.storage.bind_wal(wal.lineage, wal.position):
+        return False
+    wal.fork(opened.wal.records)
+    return True
 
 
 def _reveal(onion: Onion | None, node: bytes, ledger: Ledger, gap: int) -> Hash | None:

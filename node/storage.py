@@ -69,6 +69,18 @@ class Storage:
         with self._access():
             return read_number(self._connection, "wal_position")
 
+    def bind_wal(self, lineage: bytes, position: int) -> bool:
+        """Whether this log has every vote that was ever cast beside this database (rule R10): it is the one known here, and no older copy.
+
+        The first log seen before any block is final becomes the known one.
+        """
+        with self._transaction() as connection:
+            known = read_meta(connection, "wal_lineage")
+            if known is None and read_number(connection, "final_height") == 0:
+                write_meta(connection, "wal_lineage", lineage)
+                return True
+            return known == lineage and position >= read_number(connection, "wal_position")
+
     def store_genesis(self, genesis_hash: Hash, state: Mapping[bytes, bytes]) -> None:
         """Put the first state in an empty database, as height 0."""
         with self._transaction() as connection:

@@ -4,8 +4,8 @@ The file is a row of frames; a frame is one turn of the engine's loop, written b
 
     length u32 | kind u8 | position u64 | crc u32 of these | body: (length u32 | record)* | crc u32 of the body
 
-The first frame is the header: format, chain id, salt. Positions count frames and go on across rotations, so that the ledger's file can
-tell a log that is older than itself. The CRCs start from the segment's random salt, so no record can pose as a frame. CRC-32 of zlib and
+The first frame is the header: format, chain id, lineage, salt. The lineage is drawn when a log is made, and positions count frames; both
+go on across rotations, so that the ledger's file can tell another log, or an older copy, from the one it knows. The CRCs start from the segment's random salt, so no record can pose as a frame. CRC-32 of zlib and
 not CRC-32C: both find every burst of up to 32 bits, and it needs no dependency.
 
 A frame is written only after the one before it was synced. So what a crash can leave is one unfinished frame at the end: cut short, or
@@ -17,7 +17,7 @@ import os
 import struct
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -48,7 +48,8 @@ _RECORDS_KIND: Final = 2
 _HEAD_BYTES: Final = _HEAD.size + _CRC.size
 _FRAME_OVERHEAD: Final = _HEAD_BYTES + _CRC.size
 _SALT_BYTES: Final = 4
-_HEADER_BODY_BYTES: Final = len(_MAGIC) + 1 + 32 + _SALT_BYTES
+_LINEAGE_BYTES: Final = 16
+_HEADER_BODY_BYTES: Final = len(_MAGIC) + 1 + 32 + _LINEAGE_BYTES + _SALT_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,13 @@ class _Frame:
     position: int
     body: bytes
     end: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    chain: ChainId
+    lineage: bytes
+    salt: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +83,12 @@ class OpenedWal:
 class VoteWal:
     """The open log. After one failure every later call fails: what a failed sync left behind is unknown."""
 
-    __slots__ = ("_calls", "_chain", "_descriptor", "_failed", "_path", "_pending", "_position", "_salt", "_size")
+    __slots__ = ("_calls", "_descriptor", "_failed", "_header", "_path", "_pending", "_position", "_size")
 
-    def __init__(self, path: Path, chain: ChainId, calls: DiskCalls, salt: int, position: int) -> None:
+    def __init__(self, path: Path, calls: DiskCalls, header: _Header, position: int) -> None:
         self._path = path
-        self._chain = chain
         self._calls = calls
-        self._salt = salt
+        self._header = header
         self._position = position
         self._pending: list[bytes] = []
         self._failed = False
@@ -92,6 +99,11 @@ class VoteWal:
     def position(self) -> int:
         """How many frames were ever made durable here; goes to the ledger's file with every block."""
         return self._position
+
+    @property
+    def lineage(self) -> bytes:
+        """Which log this is: the same through all its segments, another for every log that was made anew."""
+        return self._header.lineage
 
     @property
     def size_bytes(self) -> int:
@@ -110,7 +122,7 @@ class VoteWal:
         self._refuse_after_failure()
         if not self._pending:
             return
-        frame = _encode_frame(self._salt, _RECORDS_KIND, self._position + 1, _encode_records(self._pending))
+        frame = _encode_frame(self._header.salt, _RECORDS_KIND, self._position + 1, _encode_records(self._pending))
         try:
             write_all(self._calls, self._descriptor, frame)
             self._calls.fdatasync(self._descriptor)
@@ -127,13 +139,23 @@ class VoteWal:
         Raises: StorageFailure.
         """
         self.sync()
-        salt = _new_salt()
-        segment = _encode_segment(salt, self._chain, self._position + 1, keep)
+        self._start_segment(replace(self._header, salt=_new_salt()), keep)
+
+    def fork(self, keep: Sequence[bytes]) -> None:
+        """Go on as another log: this one was found to be behind, and must not pass for complete once it has grown.
+
+        Raises: StorageFailure.
+        """
+        self.sync()
+        self._start_segment(_Header(self._header.chain, os.urandom(_LINEAGE_BYTES), _new_salt()), keep)
+
+    def _start_segment(self, header: _Header, keep: Sequence[bytes]) -> None:
+        segment = _encode_segment(header, self._position + 1, keep)
         self._failed = True  # until the new segment is open
         replace_file(self._path, segment, mode=0o600, calls=self._calls)
         os.close(self._descriptor)
         self._descriptor = _open_for_append(self._path)
-        self._salt = salt
+        self._header = header
         self._position += 2 if keep else 1
         self._size = len(segment)
         self._failed = False
@@ -161,19 +183,19 @@ def open_wal(path: Path, chain: ChainId, calls: DiskCalls = SYSTEM_DISK) -> Open
         return _create_wal(path, chain, calls)
     except OSError as error:
         raise disk_fault(path, error) from error
-    salt = _check_header(path, chain, content)
-    frames, good_bytes = _read_frames(path, content, salt)
+    header = _check_header(path, chain, content)
+    frames, good_bytes = _read_frames(path, content, header.salt)
     if good_bytes < len(content):
         _truncate(path, good_bytes, calls)
     records = tuple(record for frame in frames if frame.kind == _RECORDS_KIND for record in _decode_records(frame.body))
-    wal = VoteWal(path, chain, calls, salt, frames[-1].position)
+    wal = VoteWal(path, calls, header, frames[-1].position)
     return OpenedWal(wal, records, is_new=False, cut_bytes=len(content) - good_bytes)
 
 
 def _create_wal(path: Path, chain: ChainId, calls: DiskCalls) -> OpenedWal:
-    salt = _new_salt()
-    replace_file(path, _encode_segment(salt, chain, 0, ()), mode=0o600, calls=calls)
-    return OpenedWal(VoteWal(path, chain, calls, salt, 0), (), is_new=True, cut_bytes=0)
+    header = _Header(chain, os.urandom(_LINEAGE_BYTES), _new_salt())
+    replace_file(path, _encode_segment(header, 0, ()), mode=0o600, calls=calls)
+    return OpenedWal(VoteWal(path, calls, header, 0), (), is_new=True, cut_bytes=0)
 
 
 def _open_for_append(path: Path) -> int:
@@ -195,7 +217,7 @@ def _truncate(path: Path, size: int, calls: DiskCalls) -> None:
         raise disk_fault(path, error) from error
 
 
-def _check_header(path: Path, chain: ChainId, content: bytes) -> int:
+def _check_header(path: Path, chain: ChainId, content: bytes) -> _Header:
     # The header frame was put in place by a rename after its sync, so it is never unfinished.
     start = _HEAD_BYTES
     body = content[start : start + _HEADER_BODY_BYTES]
@@ -212,7 +234,7 @@ def _check_header(path: Path, chain: ChainId, content: bytes) -> int:
     found = body[len(_MAGIC) + 1 : len(_MAGIC) + 33]
     if found != chain:
         raise WrongChain(path, chain, found)
-    return salt
+    return _Header(chain, body[len(_MAGIC) + 33 : len(_MAGIC) + 33 + _LINEAGE_BYTES], salt)
 
 
 def _read_frames(path: Path, content: bytes, salt: int) -> tuple[list[_Frame], int]:
@@ -279,13 +301,13 @@ def _damage(path: Path, offset: int, fault: str) -> DamagedStorage:
     )
 
 
-def _encode_segment(salt: int, chain: ChainId, position: int, records: Sequence[bytes]) -> bytes:
-    body = _MAGIC + bytes((WAL_FORMAT,)) + chain + _CRC.pack(salt)
-    header = _encode_frame(salt, _HEADER_KIND, position, body)
+def _encode_segment(header: _Header, position: int, records: Sequence[bytes]) -> bytes:
+    body = _MAGIC + bytes((WAL_FORMAT,)) + header.chain + header.lineage + _CRC.pack(header.salt)
+    first = _encode_frame(header.salt, _HEADER_KIND, position, body)
     if not records:
-        return header
+        return first
     # The kept records share the header's turn: one rename puts both in place.
-    return header + _encode_frame(salt, _RECORDS_KIND, position + 1, _encode_records(records))
+    return first + _encode_frame(header.salt, _RECORDS_KIND, position + 1, _encode_records(records))
 
 
 def _encode_frame(salt: int, kind: int, position: int, body: bytes) -> bytes:

@@ -352,6 +352,21 @@ def test_the_position_of_the_vote_log_never_goes_back(storage: Storage) -> None:
     assert storage.get_wal_position() == first.wal_position
 
 
+def test_only_the_vote_log_that_was_always_there_is_complete(storage: Storage) -> None:
+    assert storage.bind_wal(b"own", 0)
+    assert storage.bind_wal(b"own", 7)
+    assert not storage.bind_wal(b"made anew before any block", 7)
+    storage.commit_block(make_chain(1)[0])  # with the log at position 10
+    assert storage.bind_wal(b"own", 10)
+    assert not storage.bind_wal(b"own", 9)  # an older copy
+    assert not storage.bind_wal(b"made anew", 99)  # grown past the old one while it followed
+
+
+def test_no_vote_log_is_complete_that_comes_after_the_chain(storage: Storage) -> None:
+    storage.commit_block(make_chain(1)[0])
+    assert not storage.bind_wal(b"made anew", 99)
+
+
 def test_a_job_is_found_by_its_heights(storage: Storage) -> None:
     first, second, third = make_chain(3)
     storage.commit_block(BlockCommit(first.block, (), {}, (b"j" * 32, b"k" * 32), (), 0))

@@ -211,6 +211,25 @@ def test_a_rotation_keeps_only_what_is_still_needed(path: Path, keep: list[bytes
     assert opened.wal.position == wal.position > before  # so that an old copy can be told from this log
 
 
+def test_a_log_keeps_its_lineage_until_it_is_forked(path: Path, tmp_path: Path) -> None:
+    wal = open_wal(path, CHAIN).wal
+    other = open_wal(tmp_path / "other.wal", CHAIN).wal
+    first = wal.lineage
+    wal.rotate([b"kept"])
+    assert wal.lineage == first != other.lineage
+    wal.close()
+    other.close()
+    opened = open_wal(path, CHAIN)
+    assert opened.wal.lineage == first
+    opened.wal.fork(opened.records)
+    forked = opened.wal.lineage
+    opened.wal.close()
+    again = open_wal(path, CHAIN)
+    again.wal.close()
+    assert (again.records, again.wal.lineage) == ((b"kept",), forked)
+    assert forked != first
+
+
 @pytest.mark.parametrize("broken", ["write", "fsync", "replace"])
 def test_a_rotation_that_fails_leaves_the_old_segment_whole(path: Path, broken: str) -> None:
     write_turns(path)
