@@ -232,7 +232,7 @@ class Engine:
     def _act_on(self, finalized: tuple[FinalizedBlock, ...]) -> None:
         for block in finalized:
             self._parts.postbox.take_finalized(block)
-            self._parts.shelf.keep(block)
+        self._parts.shelf.keep(finalized)
         newest = finalized[-1]
         self._parts.telemetry.emit(
             Level.INFO,
