@@ -37,7 +37,9 @@ def test_noise_is_pinned() -> None:
 
 
 @given(st.integers(0, 2**40), st.integers(1, 50), st.integers(1, 50))
-def test_noise_of_a_token_does_not_depend_on_the_vocabulary_or_on_other_positions(at: int, small: int, more: int) -> None:
+def test_noise_of_a_token_does_not_depend_on_the_vocabulary_or_on_other_positions(
+    at: int, small: int, more: int
+) -> None:
     assert compute_noise(SEED, at, small + more)[:small].tolist() == compute_noise(SEED, at, small).tolist()
     assert compute_noise(SEED, at, 8).tolist() != compute_noise(SEED, at + 1, 8).tolist()
 
