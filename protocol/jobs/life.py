@@ -47,7 +47,7 @@ def compute_default_windows(params: Params, card: ModelCard, max_tokens: int) ->
 def create_job(
     job: JobId, submit: Submit, height: Height, time_ms: Milliseconds, snapshot_height: Height, candidates_root: Hash
 ) -> Job:
-    """A job as Submit leaves it: waiting for a beacon that nobody could know at `height`."""
+    """A job as Submit leaves it: waiting for a beacon that nobody could know at `height` (J1)."""
     return Job(
         job=job,
         requester=submit.sender,

@@ -1,4 +1,4 @@
-"""What a state says to a transaction (rules T1 to T12): one check for each kind; nothing here writes.
+"""What a state says to a transaction (rules T1 to T13): one check for each kind; nothing here writes.
 
 The sentences are what the person at the command line reads: what was checked, expected, got, and what to do.
 """
@@ -265,7 +265,7 @@ def _check_seats(job: JobRequest) -> None:
 
 def _check_fee(job: JobRequest, params: Params) -> None:
     least = job.seats * params.min_seat_fee
-    if job.fee < least:
+    if job.fee < least:  # T13
         raise InvalidTransaction(
             Rejection.FEE_TOO_LOW, f"the fee is {job.fee} micro-units, the least for {job.seats} seats is {least}"
         )
@@ -302,7 +302,7 @@ def _check_candidates(draft: Draft, job: JobRequest, height: Height) -> None:
 
 
 def is_able(draft: Draft, node: NodeId, job: JobRequest, height: Height, time_ms: Milliseconds) -> bool:
-    """Whether a candidate may be drawn now: its free bond covers the job and it is not suspended (J3)."""
+    """Whether a candidate may be drawn now: its free bond covers the job and it is not suspended (J15)."""
     account = get_account(draft, node)
     record = draft.get(record_key(node), RECORD_CODEC) or NEW_RECORD
     at_risk = compute_bond_at_risk(job, draft.base.constants.params)

@@ -161,7 +161,7 @@ def check_block(ledger: Ledger, parent: Header, block: Block, *, verified: Conta
     header = block.header
     _check_body_size(block.body)
     turn = _start_turn(ledger, parent, header.view, header.time_ms, header.beacon_reveal)
-    _check_header(_make_header(ledger, parent, turn, block.body, header.state_root), header)
+    _check_header(_make_header(ledger, parent, turn, block.body, header.state_root), header)  # L13
     draft = Draft(ledger)
     _execute_body(draft, turn, block.body, verified)
     child = close_turn(draft, turn)
@@ -325,7 +325,7 @@ class _Body:
 
 def _check_body_size(body: tuple[bytes, ...]) -> None:
     size = _HEADER_BYTES + sum(len(encoded) + _FRAMING_BYTES for encoded in body)
-    if size > MAX_BLOCK_BYTES or len(body) > MAX_BLOCK_TRANSACTIONS:
+    if size > MAX_BLOCK_BYTES or len(body) > MAX_BLOCK_TRANSACTIONS:  # L14
         raise InvalidBlock(
             Rejection.TOO_LARGE,
             f"a block holds at most {MAX_BLOCK_BYTES} bytes and {MAX_BLOCK_TRANSACTIONS} transactions, got {size} and {len(body)}",
@@ -385,7 +385,7 @@ def _execute_body(draft: Draft, turn: Turn, body: tuple[bytes, ...], verified: C
 
 def _decode(ledger: Ledger, encoded: bytes, verified: Container[bytes]) -> SignedTransaction:
     signed = TRANSACTION_CODEC.decode(encoded)
-    if encoded not in verified:
+    if encoded not in verified:  # T14
         check_transaction_signature(ledger.constants.chain_id, signed)
     return signed
 
