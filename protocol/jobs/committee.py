@@ -119,7 +119,7 @@ def draw_replacements(
     number: int,
 ) -> Draw:
     """The next `number` nodes of the same list, behind an earlier draw: caps and skips go on counting."""  # D7
-    replay = DrawReplay(job, beacon, rule, compute_seat_cap(seats, cap_divisor), _list_intervals(candidates, rule))
+    replay = DrawReplay(job, beacon, compute_seat_cap(seats, cap_divisor), list_intervals(candidates, rule))
     replay.resume(earlier)
     members: list[NodeId | None] = []
     skipped: list[NodeId] = []
@@ -136,7 +136,8 @@ def draw_replacements(
     return Draw(tuple(members), tuple(skipped))
 
 
-def _list_intervals(candidates: Sequence[Candidate], rule: AgreementRule) -> tuple[int, list[Interval]]:
+def list_intervals(candidates: Sequence[Candidate], rule: AgreementRule) -> tuple[int, list[Interval]]:
+    """The total weight and every candidate's part of it."""
     weights = [weight_of(candidate, rule) for candidate in candidates]
     starts = accumulate(weights, initial=0)
     found = [
@@ -148,11 +149,21 @@ def _list_intervals(candidates: Sequence[Candidate], rule: AgreementRule) -> tup
 class DrawReplay:
     """A draw under way: the one local copy that changes. It may know only some candidates' intervals."""
 
-    __slots__ = ("_attempt", "_beacon", "_by_node", "_cap", "_held", "_job", "_known", "_out", "_skips", "_starts", "_total")
+    __slots__ = (
+        "_attempt",
+        "_beacon",
+        "_by_node",
+        "_cap",
+        "_held",
+        "_job",
+        "_known",
+        "_out",
+        "_skips",
+        "_starts",
+        "_total",
+    )
 
-    def __init__(
-        self, job: JobId, beacon: Hash, rule: AgreementRule, cap: int, weights: tuple[int, Iterable[Interval]]
-    ) -> None:
+    def __init__(self, job: JobId, beacon: Hash, cap: int, weights: tuple[int, Iterable[Interval]]) -> None:
         self._job, self._beacon, self._cap = job, beacon, cap
         self._total, known = weights
         # D2: a candidate without weight has no interval, so nothing falls into it

@@ -165,7 +165,7 @@ def test_a_stranger_repeats_the_draw_from_the_paths_of_those_it_touched(
     paths = [prove_candidate(pool, each[0]) for each in touched]
     found = [get_interval(compute_location(path), path.candidate, MAJORITY) for path in paths]
     replay = DrawReplay(
-        job(number), BEACON, MAJORITY, compute_seat_cap(seats, 3), (found[0][0], [each for _, each in found])
+        job(number), BEACON, compute_seat_cap(seats, 3), (found[0][0], [each for _, each in found])
     )
     members: list[NodeId | None] = []
     while len(members) < seats:
@@ -183,7 +183,7 @@ def test_a_replay_that_lacks_the_drawn_interval_says_so() -> None:
     pool = candidates(1, 1, 1000)
     total, interval = get_interval(compute_location(prove_candidate(pool, 0)), pool[0], MAJORITY)
     with pytest.raises(KeyError):
-        DrawReplay(JOB, BEACON, MAJORITY, 1, (total, [interval])).compute_next()
+        DrawReplay(JOB, BEACON, 1, (total, [interval])).compute_next()
 
 
 def test_every_part_of_a_path_is_bound() -> None:

@@ -1,0 +1,227 @@
+"""What is in a certificate, and its bytes: "QRC", a version byte, the canonical message.
+
+Nothing is carried that follows from the rest: chain id, validator hashes and parents of headers, the ids of transactions, commitments
+that were opened. What is left is bound by a hash or a signature, so no byte can change unnoticed. Rules C1-C14: certificate.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Final, NoReturn
+
+from msgspec import Meta
+from msgspec.structs import replace
+
+from protocol.block import Header, compute_header_hash
+from protocol.codec import Codec, Message, encode
+from protocol.errors import InvalidCertificate, InvalidMessage, Rejection
+from protocol.genesis import Genesis, compute_validator_set
+from protocol.jobs.beacon import compute_beacon
+from protocol.jobs.committee import MAX_SKIPPED, CandidatePath, DrawReplay
+from protocol.jobs.settlement import Settlement
+from protocol.merkle import InclusionProof
+from protocol.models import MAX_OUTPUT_BYTES, MAX_OUTPUT_TOKENS, ModelCard, Output
+from protocol.transactions import MAX_SEATS, RevealPayload, Submit
+from protocol.units import ChainId, Hash, Height, Milliseconds, NodeId, Signature, View
+from protocol.validators import MAX_VALIDATORS, compute_validator_set_hash
+
+CERTIFICATE_VERSION: Final = 1
+MAX_CERTIFICATE_BYTES: Final = 1024 * 1024  # without the output
+MAX_FINAL_HEADERS: Final = 64  # from the settlement to the first final block
+GENESIS_EPOCH: Final = 0  # while the validator set is fixed there is one epoch
+_MAGIC: Final = b"QRC"
+_MAX_WAITING_HEADERS: Final = 256  # params.beacon_max_blocks at most
+_MAX_HOLDERS: Final = MAX_SEATS
+_MAX_TOUCHED: Final = MAX_SEATS + MAX_SEATS // 3 + MAX_SKIPPED
+
+
+class HeaderCore(Message, frozen=True):
+    """What of a header does not follow from the one before it or from the genesis."""
+
+    view: View
+    tx_root: Hash
+    state_root: Hash
+    candidates_root: Hash
+    beacon_reveal: Hash
+    time_ms: Milliseconds
+
+
+class HeaderChain(Message, frozen=True):
+    """Consecutive headers: where the first one stands, its own beacon, and each one's core."""
+
+    height: Height
+    parent_view: View
+    parent_hash: Hash
+    beacon: Hash
+    cores: Annotated[tuple[HeaderCore, ...], Meta(min_length=1, max_length=_MAX_WAITING_HEADERS)]
+
+
+class Opened(Message, frozen=True, tag=1):
+    """A member that committed and revealed. Its commitment follows from what it revealed."""
+
+    commit_signature: Signature
+    payload: RevealPayload
+    salt: Hash
+    reveal_signature: Signature
+
+
+class Unopened(Message, frozen=True, tag=2):
+    """A member that committed and never revealed."""
+
+    commit_signature: Signature
+    commitment: Hash
+
+
+class Certificate(Message, frozen=True):
+    """Why a job ended as it did, for somebody who trusts nothing but the genesis."""
+
+    chain_id: ChainId
+    submit: Submit
+    submit_signature: Signature
+    card: ModelCard | None  # None: the genesis has it
+    settlement: Settlement
+    settlement_proof: InclusionProof  # under the state root of the first of `settled`
+    waiting: HeaderChain  # from the submit's height h to the one before the beacon's, h' - 1
+    maturity_reveal: Hash  # of the leader at h'
+    model_proof: InclusionProof  # under the settlement's candidates root
+    candidates: Annotated[tuple[CandidatePath, ...], Meta(max_length=_MAX_TOUCHED)]  # in the order the draw hit them
+    members: Annotated[
+        tuple[Opened | Unopened | None, ...], Meta(max_length=_MAX_HOLDERS)
+    ]  # by `list_holders`; None: absent
+    settled: HeaderChain  # from the settlement's block to the one that the quorum made final
+    signers: Annotated[tuple[Annotated[int, Meta(ge=0, lt=MAX_VALIDATORS)], ...], Meta(max_length=MAX_VALIDATORS)]
+    signatures: Annotated[tuple[Signature, ...], Meta(max_length=MAX_VALIDATORS)]
+    output: Output | None  # attached: the winning output, where one won and somebody kept it
+
+
+_MAX_OUTPUT_BYTES: Final = MAX_OUTPUT_BYTES + 5 * MAX_OUTPUT_TOKENS + 64
+_CODEC: Final = Codec[Certificate](Certificate, MAX_CERTIFICATE_BYTES + _MAX_OUTPUT_BYTES)
+
+
+def refuse(reason: Rejection, what: str) -> NoReturn:
+    """Raises: InvalidCertificate, with what is wrong and what to do."""
+    raise InvalidCertificate(reason, f"this certificate {what}: ask another node for it")
+
+
+def encode_certificate(certificate: Certificate) -> bytes:
+    """The file's bytes."""
+    return _MAGIC + bytes((CERTIFICATE_VERSION,)) + encode(certificate)
+
+
+def decode_certificate(encoded: bytes) -> Certificate:
+    """The certificate in a file's bytes.
+
+    Raises: InvalidCertificate(MALFORMED | NEWER_VERSION | TOO_LARGE | NOT_CANONICAL).
+    """
+    head, version, body = encoded[:3], encoded[3:4], encoded[4:]
+    if head != _MAGIC or not version or version == b"\x00":  # C1
+        raise InvalidCertificate(
+            Rejection.MALFORMED,
+            f"this is no certificate: expected a file that starts with QRC and a version, got {encoded[:4].hex() or 'nothing'}",
+        )
+    if version[0] > CERTIFICATE_VERSION:
+        raise InvalidCertificate(
+            Rejection.NEWER_VERSION,
+            f"this certificate has format {version[0]}, this program reads up to {CERTIFICATE_VERSION}: install a newer quorate",
+        )
+    try:
+        return _CODEC.decode(body)
+    except InvalidMessage as error:
+        raise InvalidCertificate(
+            error.reason, f"this certificate is truncated or altered ({error}): ask another node for it"
+        ) from error
+
+
+def attach_output(encoded: bytes, output: Output | None) -> bytes:
+    """The same certificate with this output attached (None: with none). Raises: as `decode_certificate`."""
+    return encode_certificate(replace(decode_certificate(encoded), output=output))
+
+
+# --- headers
+
+
+def compress_headers(headers: Sequence[Header]) -> HeaderChain:
+    """Consecutive headers without what follows from the rest."""
+    cores = (
+        HeaderCore(each.view, each.tx_root, each.state_root, each.candidates_root, each.beacon_reveal, each.time_ms)
+        for each in headers
+    )
+    first = headers[0]
+    return HeaderChain(first.height, first.parent_view, first.parent_hash, first.beacon, tuple(cores))
+
+
+def expand_headers(chain: HeaderChain, chain_id: ChainId, genesis: Genesis) -> tuple[Header, ...]:
+    """The whole headers, each linked to the one before. Closing blocks do not occur: they are never ledger blocks."""
+    valset_hash = compute_validator_set_hash(compute_validator_set(genesis))
+    parent_view, parent_hash, beacon = chain.parent_view, chain.parent_hash, chain.beacon
+    headers: list[Header] = []
+    for index, core in enumerate(chain.cores):
+        if headers:
+            parent_view, parent_hash = headers[-1].view, compute_header_hash(headers[-1])
+            beacon = compute_beacon(beacon, core.beacon_reveal)
+        headers.append(
+            Header(
+                chain_id=chain_id,
+                epoch=GENESIS_EPOCH,
+                view=core.view,
+                height=chain.height + index,
+                parent_view=parent_view,
+                parent_hash=parent_hash,
+                tx_root=core.tx_root,
+                state_root=core.state_root,
+                valset_hash=valset_hash,
+                next_valset_hash=valset_hash,
+                candidates_root=core.candidates_root,
+                beacon_reveal=core.beacon_reveal,
+                beacon=beacon,
+                time_ms=core.time_ms,
+                closing=False,
+            )
+        )
+    return tuple(headers)
+
+
+# --- what both sides derive from a settlement
+
+
+def list_holders(settlement: Settlement) -> tuple[NodeId, ...]:
+    """Who owed an answer at the end, each once, at its first seat."""
+    holders = dict.fromkeys(seat.holder for seat in settlement.seats)
+    return tuple(node for node in holders if node is not None)
+
+
+def repeat_draw(replay: DrawReplay, settlement: Settlement) -> tuple[NodeId, ...]:
+    """Everybody the draw hit, in order, skipped ones included, if it gives exactly the settlement's seats and takers.
+
+    Raises: InvalidCertificate(BAD_DRAW).
+    """
+    skipped = frozenset(settlement.skipped)
+    takers = (seat.taker for seat in settlement.seats if seat.taker is not None)
+    touched: dict[NodeId, None] = {}
+    for place, expected in enumerate((*(seat.drawn for seat in settlement.seats), *takers)):
+        landed = _draw_next(replay, skipped, touched)
+        if landed != expected:  # C7
+            refuse(
+                Rejection.BAD_DRAW,
+                f"says place {place} of the draw went to {_name(expected)}, but the beacon gives {_name(landed)}",
+            )
+        if landed is not None:
+            touched[landed] = None
+            replay.seat(landed)
+    return tuple(touched)
+
+
+def _draw_next(replay: DrawReplay, skipped: frozenset[NodeId], touched: dict[NodeId, None]) -> NodeId | None:
+    while True:
+        try:
+            landed = replay.compute_next()
+        except KeyError:
+            refuse(Rejection.BAD_DRAW, "lacks the path of a candidate that the beacon hits")
+        if landed is None or landed not in skipped:
+            return landed
+        touched[landed] = None
+        replay.skip(landed)
+
+
+def _name(node: NodeId | None) -> str:
+    return "nobody" if node is None else node.hex()[:12]
