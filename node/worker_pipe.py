@@ -8,7 +8,6 @@ from protocol.codec import encode
 from protocol.errors import InvalidMessage
 from verifier.messages import HEADER, MAX_RESPONSE_BYTES, RESPONSE_CODEC, Generate, Response
 
-
 KILL_SECONDS: Final = 10  # a killed process that stays longer hangs in the kernel; the node does not wait for that
 
 

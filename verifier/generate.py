@@ -100,7 +100,10 @@ def search_beams(model: Model, prompt: list[int], beams: int, limit: int, is_lat
 
 
 def _read(logits: Tensor) -> Integers:
-    return quantise(logits.float().cpu().numpy())
+    values = logits.float().cpu().numpy()
+    if np.isnan(values).any():
+        raise GenerationFailed("the model computed what is not a number; nothing is answered")
+    return quantise(values)
 
 
 def _check_time(is_late: Callable[[], bool], done: int, limit: int) -> None:

@@ -3,6 +3,7 @@
 Files are judged in this order: size, hash, structure, shape against the configuration, finite values. The Llama family runs through verifier/llama.py, other listed architectures through transformers.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
@@ -25,6 +26,7 @@ from verifier.card import (
     load_json,
 )
 from verifier.engine import Engine, LlamaEngine
+from verifier.sampling import MAX_VOCABULARY
 from verifier.tokens import TextTokenizer, load_tokenizer
 from verifier.weights import load_weights
 
@@ -112,7 +114,7 @@ def load_model(directory: Path, device: str = "cpu", expected: ModelId | None = 
         raise ModelRefused(
             f"{directory}: expected at most {card.vocabulary} tokens, the tokenizer has {tokenizer.size}"
         )
-    dtype, place = DTYPES[card.dtype], torch.device(device)
+    dtype, place = DTYPES[card.dtype], _get_device(device)
     if architecture == LLAMA_ARCHITECTURE:
         config = load_llama_config(directory)
         weights = load_weights(directory, llama.compute_shapes(config), dtype, place)
@@ -126,12 +128,15 @@ def load_model(directory: Path, device: str = "cpu", expected: ModelId | None = 
             f"{directory}: card.json says {card.vocabulary} tokens and a context of {card.context_tokens}, "
             f"{CONFIG_FILE} says {engine.vocabulary} and {engine.context}; write the card anew"
         )
+    if engine.vocabulary > MAX_VOCABULARY:
+        raise ModelRefused(f"{directory}: expected a vocabulary of at most {MAX_VOCABULARY}, got {engine.vocabulary}")
     return Model(model_id, card, tokenizer, engine, load_ends(directory, card.vocabulary))
 
 
 def use_deterministic_settings() -> None:
     """One thread and no kernel that answers differently from run to run, for the whole process."""
     torch.set_num_threads(1)
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # without it cuBLAS refuses to be deterministic
     torch.use_deterministic_algorithms(True, warn_only=False)
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
@@ -180,6 +185,21 @@ def load_ends(directory: Path, vocabulary: int) -> frozenset[int]:
     if any(not 0 <= end < vocabulary for end in ends):
         raise ModelRefused(f"{directory}: expected eos_token_id below {vocabulary}, got {sorted(ends)[:8]}")
     return ends
+
+
+def _get_device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ModelRefused(
+            f"expected a device cpu, cuda or cuda:N, got {name[:40]!r}; mend the worker command"
+        ) from error
+    if device.type not in ("cpu", "cuda"):
+        raise ModelRefused(f"expected a device cpu, cuda or cuda:N, got {name[:40]!r}; mend the worker command")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        found = torch.cuda.device_count()
+        raise ModelRefused(f"expected {name} to exist, this machine's torch sees {found} CUDA devices; use cpu")
+    return device
 
 
 def _get_architecture(directory: Path) -> str:

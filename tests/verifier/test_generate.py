@@ -116,6 +116,13 @@ def test_a_passed_deadline_is_a_failure_not_a_shorter_output(model: Model, setti
         generate(model, "1+2=", settings, SEED, lambda: next(ticks) >= 7)
 
 
+@pytest.mark.parametrize("settings", [greedy(3), sample(3), beam(2, 3)])
+def test_a_model_that_computes_nan_fails(model: Model, settings: GenerationSettings) -> None:
+    broken = with_table(model, lambda key: (0.0, float("nan"), 0.0) if key else (1.0, 0.0, 0.0), 4)
+    with pytest.raises(GenerationFailed, match="not a number"):
+        generate(broken, "1+2=", settings, SEED, never)
+
+
 def test_one_beam_is_greedy(model: Model) -> None:
     assert (
         generate(model, "1+2=", beam(1, 20), SEED, never).tokens

@@ -219,6 +219,12 @@ def test_llama3_scaling_is_read_from_either_field(make_directory: Make) -> None:
     assert load_llama_config(old).rope_theta == 500000.0
 
 
+@pytest.mark.parametrize("device", ["gpu", "mps", "meta", "cuda:99", "cpu; rm"])
+def test_a_device_that_is_not_there_is_refused(untrained: Path, device: str) -> None:
+    with pytest.raises(ModelRefused, match=r"expected (a device cpu, cuda or cuda:N|cuda:99 to exist)"):
+        load_model(untrained, device)
+
+
 def test_files_beside_the_pinned_ones_change_nothing(make_directory: Make) -> None:
     directory = make_directory()
     card = load_card(directory)
