@@ -1,0 +1,125 @@
+"""`quorate-devnet`, reached as `quorate devnet …`: a network of real nodes on this machine."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Final, TypeAlias
+
+import typer
+
+from node.cli import run_app
+from node.commands import options
+from node.faults import Fault, Trouble
+
+DEFAULT_NODES: Final = 5
+MAX_NODES: Final = 32  # each one is two processes; more than that no single machine runs well
+
+DevnetHome: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--home", metavar="DIR", help="The devnet's directory. Default: quorate-devnet among the user's data."
+    ),
+]
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    help="A network on this machine, of real nodes that run small models.",
+)
+
+
+def main() -> None:
+    """Runs the command line and ends the process with its exit code."""
+    sys.exit(run_app(app, "quorate devnet", sys.argv[1:]))
+
+
+@app.command()
+def up(
+    nodes: Annotated[
+        int | None, typer.Option("--nodes", metavar="N", help=f"How many validators. Default: {DEFAULT_NODES}.")
+    ] = None,
+    home: DevnetHome = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Leave the nodes running and return.")] = False,
+    cheat: Annotated[
+        list[str] | None, typer.Option("--cheat", metavar="I=NAME", help="Let node I cheat: 4=small-model.")
+    ] = None,
+    model: Annotated[
+        list[str] | None, typer.Option("--model", metavar="NAME", help="Serve another shipped model as well.")
+    ] = None,
+    as_json: options.Json = False,
+) -> int:
+    """Start a devnet: a new one, or the one that DIR holds. Without --detach, Ctrl-C stops it."""
+    from devnet.commands import Wish, run_up
+
+    wish = Wish(_check_nodes(nodes), _parse_cheats(cheat or []), tuple(model or ()))
+    return run_up(_choose_home(home), wish, is_detached=detach, as_json=as_json)
+
+
+@app.command()
+def down(home: DevnetHome = None, as_json: options.Json = False) -> int:
+    """Stop the nodes that `up` started, and nothing else."""
+    from devnet.commands import run_down
+
+    return run_down(_choose_home(home), as_json=as_json)
+
+
+@app.command()
+def status(home: DevnetHome = None, as_json: options.Json = False) -> int:
+    """Show each node of a devnet. Exit code 0: all are ready; 5: some are not."""
+    from devnet.commands import run_status
+
+    return run_status(_choose_home(home), as_json=as_json)
+
+
+@app.command()
+def logs(
+    node: Annotated[int | None, typer.Argument(metavar="[I]", help="One node's log only.")] = None,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on showing what comes.")] = False,
+    lines: Annotated[int, typer.Option("-n", "--lines", metavar="N", min=0, help="So many of the last lines.")] = 20,
+    home: DevnetHome = None,
+    as_json: options.Json = False,
+) -> int:
+    """Show what the nodes write about what happens."""
+    from devnet.commands import run_logs
+
+    return run_logs(_choose_home(home), node, lines, is_following=follow, as_json=as_json)
+
+
+@app.command()
+def demo(as_json: options.Json = False) -> int:
+    """Five validators, one of them cheating, answer three questions; each answer's certificate is checked by a stranger.
+
+    Exit code 0: everything was as claimed.
+    """
+    from devnet.demo import run_demo
+
+    return run_demo(as_json=as_json)
+
+
+def _check_nodes(nodes: int | None) -> int | None:
+    if nodes is not None and not 1 <= nodes <= MAX_NODES:
+        raise Fault(Trouble.USAGE, f"expected --nodes between 1 and {MAX_NODES}, got {nodes}")
+    return nodes
+
+
+def _parse_cheats(given: list[str]) -> dict[int, str]:
+    cheats: dict[int, str] = {}
+    for text in given:
+        index, _, name = text.partition("=")
+        if not index.isascii() or not index.isdigit() or not name:
+            raise Fault(Trouble.USAGE, f"expected --cheat I=NAME, as in 4=small-model, got {text[:80]!r}")
+        cheats[int(index[:6])] = name
+    return cheats
+
+
+def _choose_home(home: Path | None) -> Path:
+    from node.home import compute_default_home
+
+    chosen = compute_default_home(os.environ).with_name("quorate-devnet") if home is None else home
+    return chosen.absolute()
+
+
+if __name__ == "__main__":
+    main()

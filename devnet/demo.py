@@ -1,0 +1,211 @@
+"""`quorate devnet demo`: five validators, one of them cheating, three questions, and a stranger who checks the answers.
+
+Nothing here knows more than a user does: it starts a devnet, runs `quorate ask` and `quorate verify` as processes, and compares what
+they say with what was claimed.
+"""
+
+import random
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from devnet.commands import StartReport, Wish, build_plan, print_tail
+from devnet.demo_words import Narrator
+from devnet.devnet_file import DevnetFile, DevnetNode
+from devnet.genesis import MODELS
+from devnet.homes import create_devnet, hold_directory
+from devnet.interruption import Interrupted, Interruption, watch_signals
+from devnet.launch import NodeFailed, Running, start_devnet, stop_running
+from devnet.quorate_process import Finished, run_quorate
+from node.commands.answers import Answer
+from node.faults import Exit, Fault, Trouble
+from node.render import print_json, print_note
+from node.rpc_client import NodeClient
+from node.rpc_types import JobParams, JobState
+
+VALIDATORS: Final = 5
+CHEATER: Final = 3
+CHEAT: Final = "small-model"
+ASK_S: Final = 30
+QUESTIONS_FILE: Final = MODELS / "questions.json"
+
+
+class Question(msgspec.Struct, frozen=True):
+    """A question that arith-s answers rightly and arith-xs wrongly, as the training program found."""
+
+    prompt: str
+    answer: str
+    wrong: str
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """How one question is put: the rule, the seats and the node that is asked."""
+
+    rule: str
+    seats: int
+    via: int
+
+
+ROUNDS: Final = (Round("majority", 3, 0), Round("majority", 5, 1), Round("reputation", 5, 4))
+
+
+class Verified(msgspec.Struct, frozen=True):
+    """What `quorate verify --json` says."""
+
+    valid: bool
+    decision: str | None
+    text: str | None
+    job: str | None
+    recomputed: tuple[str, ...]
+    attested: tuple[str, ...]
+    fault: object | None
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """Something that the demo promises, and whether it was so."""
+
+    claim: str
+    holds: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What the demo plays on."""
+
+    place: Path
+    devnet: DevnetFile
+    narrator: Narrator
+    interruption: Interruption
+
+
+def run_demo(*, as_json: bool) -> int:
+    """Plays the demo and stops everything again; exit code 0 where all was as claimed.
+
+    Raises: Fault where the network does not start, or a program of ours cannot be run.
+    """
+    narrator = Narrator(is_quiet=as_json)
+    questions = random.sample(load_questions(), len(ROUNDS))
+    began = time.monotonic()
+    with watch_signals() as interruption, tempfile.TemporaryDirectory(prefix="quorate-demo-") as name:
+        place = Path(name).resolve()
+        narrator.open_play(VALIDATORS, CHEATER)
+        running = _start(place / "devnet", interruption)
+        try:
+            stage = Stage(place, running.devnet, narrator, interruption)
+            claims = [claim for index in range(len(ROUNDS)) for claim in _play_round(stage, index, questions[index])]
+            claims += [_claim_cheater_was_drawn(claims), _play_forgery(stage)]
+        except Interrupted as asked:
+            raise Fault(Trouble.INTERRUPTED, "the demo was stopped; its nodes have ended") from asked
+        finally:
+            stop_running(running)
+    is_kept = all(claim.holds for claim in claims)
+    narrator.close_play([claim.claim for claim in claims if not claim.holds], time.monotonic() - began)
+    if as_json:
+        print_json({"ok": is_kept, "claims": claims})
+    return Exit.OK if is_kept else Exit.INTERNAL
+
+
+def load_questions() -> list[Question]:
+    """The list that the training program wrote.
+
+    Raises: Fault(BAD_MODEL) where it is damaged.
+    """
+    try:
+        return msgspec.json.decode(QUESTIONS_FILE.read_bytes(), type=list[Question])
+    except (OSError, msgspec.MsgspecError) as error:
+        raise Fault(
+            Trouble.BAD_MODEL, f"{QUESTIONS_FILE}: expected a list of questions, but {error}", cure="restore the file"
+        ) from error
+
+
+def _start(directory: Path, interruption: Interruption) -> Running:
+    plan = build_plan(Wish(VALIDATORS, {CHEATER: CHEAT}, ()))
+    try:
+        with hold_directory(directory):
+            devnet = create_devnet(directory, plan, interruption.check)
+            return start_devnet(directory, devnet, interruption, StartReport())
+    except NodeFailed as failure:
+        print_tail(failure)
+        raise
+    except Interrupted as asked:
+        raise Fault(Trouble.INTERRUPTED, "the demo was stopped; its nodes have ended") from asked
+
+
+def _play_round(stage: Stage, index: int, question: Question) -> list[Claim]:
+    """One question: asked, shown, verified by a stranger; and which claims held."""
+    round_, number = ROUNDS[index], index + 1
+    via = stage.devnet.nodes[round_.via]
+    stage.narrator.announce(number, len(ROUNDS), question.prompt, round_.rule, round_.seats, via.index)
+    certificate = stage.place / f"answer-{number}.qrc"
+    answer = _ask(stage, question, round_, via, certificate)
+    if answer is None:
+        return [Claim(f"question {number} was answered", holds=False)]
+    state = NodeClient(via.rpc).call("job_get", JobParams(answer.job), JobState)
+    cheater = stage.devnet.nodes[CHEATER].node
+    stage.narrator.show_answer(answer, state, cheater, certificate.stat().st_size)
+    finished = _verify(stage, certificate)
+    verified = None if finished.code != Exit.OK else msgspec.json.decode(finished.output, type=Verified)
+    stage.narrator.show_verified(
+        verified.recomputed if verified else (), verified.attested if verified else (), finished
+    )
+    drawn = [member for member in answer.members if member.node == cheater]
+    text = None if verified is None else verified.text
+    return [
+        Claim(f"question {number} was answered rightly: {question.answer}", holds=answer.text == question.answer),
+        Claim(f"certificate {number} was found valid offline, with the same answer", holds=text == answer.text),
+        *(Claim(_CAUGHT.format(number=number), holds=not member.inside) for member in drawn),
+    ]
+
+
+_CAUGHT: Final = "the cheater was drawn for question {number} and fell outside"
+
+
+def _claim_cheater_was_drawn(claims: list[Claim]) -> Claim:
+    caught = {_CAUGHT.format(number=number) for number in range(1, len(ROUNDS) + 1)}
+    return Claim("the cheater was drawn at least once", holds=any(claim.claim in caught for claim in claims))
+
+
+def _ask(stage: Stage, question: Question, round_: Round, via: DevnetNode, out: Path) -> Answer | None:
+    """The answer, or None where there is none, which was told."""
+    arguments = ["ask", question.prompt, "--rule", round_.rule, "--committee", str(round_.seats), "--rpc", via.rpc]
+    options = ["--timeout", str(ASK_S), "--out", str(out), "--json"]
+    finished = run_quorate([*arguments, *options], stage.place, stage.interruption)
+    if finished.code == Exit.OK:
+        return msgspec.json.decode(finished.output, type=Answer)
+    print_note(f"quorate ask ended with exit code {finished.code}: {finished.told}")
+    return None
+
+
+def _verify(stage: Stage, certificate: Path) -> Finished:
+    """What `quorate verify` says in an otherwise empty directory, with no network to ask."""
+    with tempfile.TemporaryDirectory(dir=stage.place, prefix="stranger-") as name:
+        desk = Path(name)
+        shutil.copy(certificate, desk / "answer.qrc")
+        shutil.copy(stage.devnet.genesis, desk / "genesis.json")
+        arguments = ["verify", "answer.qrc", "--genesis", "genesis.json", "--json"]
+        return run_quorate(arguments, desk, stage.interruption)
+
+
+def _play_forgery(stage: Stage) -> Claim:
+    """One byte of a good certificate is changed; the stranger must refuse it."""
+    claim = "a certificate with one byte changed was refused with exit code 6"
+    whole = stage.place / f"answer-{len(ROUNDS)}.qrc"
+    if not whole.is_file():
+        return Claim(claim, holds=False)
+    content = bytearray(whole.read_bytes())
+    position = random.randrange(
+        len(content) // 4, len(content)
+    )  # before that is the format's version, which has a refusal of its own
+    before = content[position]
+    content[position] ^= 1 << random.randrange(8)
+    forged = stage.place / "forged.qrc"
+    forged.write_bytes(content)
+    finished = _verify(stage, forged)
+    stage.narrator.show_forgery(position, len(content), before, content[position], finished)
+    return Claim(claim, holds=finished.code == Exit.INVALID)
