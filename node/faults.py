@@ -90,6 +90,7 @@ class Trouble(Enum):
     PORT_IN_USE = "port_in_use"
     DISK_FULL = "disk_full"
     DISK = "disk"
+    INTERRUPTED = "interrupted"
     JOB_FAILED = "failed"
     JOB_INCONCLUSIVE = "inconclusive"
 
@@ -146,6 +147,8 @@ _TABLE: Final[dict[Reason, tuple[Exit, RpcCode, bool, str]]] = {
     Rejection.BAD_CARD: (*_REFUSED, "make the card again from the model's directory"),
     Rejection.NOT_BONDED: (*_REFUSED, "bond stake first"),
     Rejection.ZERO_AMOUNT: (*_REFUSED, "give an amount above 0"),
+    Rejection.BUSY: (*_LATER, "wait until some of it has ended, then try again"),
+    Rejection.TOO_EARLY: (*_LATER, "send what comes before it first, then try again"),
     # Jobs
     Rejection.EMPTY_PROMPT: (*_REFUSED, "write a question"),
     Rejection.PROMPT_TOO_LONG: (*_REFUSED, "shorten the question, or ask a model with a larger context"),
@@ -305,6 +308,7 @@ _TABLE: Final[dict[Reason, tuple[Exit, RpcCode, bool, str]]] = {
         False,
         "check the disk; restore the home from a backup, or sync into a new one",
     ),
+    Trouble.INTERRUPTED: (Exit.TEMPORARY, RpcCode.INTERNAL, True, "run it again"),
     Trouble.JOB_FAILED: (Exit.NO_ANSWER, RpcCode.REFUSED, True, "ask again: too few members answered in time"),
     Trouble.JOB_INCONCLUSIVE: (
         Exit.NO_ANSWER,

@@ -154,6 +154,7 @@ _JOB_REFUSALS: Final[tuple[Reason, ...]] = (
     Rejection.BAD_SETTINGS,
     Rejection.UNAFFORDABLE,
     Rejection.TOO_MANY,
+    Rejection.BUSY,
     Trouble.FEE_ABOVE_MAXIMUM,
     Trouble.SYNCING,
     Trouble.HALTED,
@@ -168,6 +169,8 @@ _TRANSACTION_REFUSALS: Final[tuple[Reason, ...]] = (
     Rejection.UNAFFORDABLE,
     Rejection.DUPLICATE,
     Rejection.TOO_MANY,
+    Rejection.BUSY,
+    Rejection.TOO_EARLY,
 )
 
 

@@ -160,12 +160,13 @@ async def read_jobs(context: Context, params: JobListParams) -> JobList:
 
 
 async def read_certificate(context: Context, params: JobParams) -> CertificateResult:
-    """A settled job's certificate, with the winning output attached."""
-    _find_job(context.api.get_snapshot(), params.job)
+    """A settled job's certificate, with the winning output attached; also of a job that the ledger has forgotten since."""
     try:
         certificate = await context.api.build_certificate(bytes.fromhex(params.job))
     except CertificateUnavailable as error:
-        raise Fault(Trouble.CERTIFICATE_UNAVAILABLE, str(error)) from error
+        is_known = get_job(context.api.get_snapshot().ledger, bytes.fromhex(params.job)) is not None
+        reason = Trouble.CERTIFICATE_UNAVAILABLE if is_known else Rejection.UNKNOWN_JOB
+        raise Fault(reason, str(error)) from error
     except OutputUnavailable as error:
         raise Fault(Trouble.OUTPUT_UNAVAILABLE, str(error)) from error
     return CertificateResult(params.job, certificate)

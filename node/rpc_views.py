@@ -11,9 +11,7 @@ from protocol.jobs.agreement import Decision
 from protocol.jobs.capture import Capture, compute_capture
 from protocol.jobs.committee import Candidate, weight_of
 from protocol.jobs.settlement import Phase, SeatEnd, Settlement
-from protocol.ledger.draft import list_keys
-from protocol.ledger.entries import serve_key
-from protocol.ledger.queries import JobView, SeatView, get_candidates, list_models
+from protocol.ledger.queries import JobView, SeatView, get_candidates, list_models, list_served_models
 from protocol.models import ModelCard
 from protocol.transactions import AgreementRule
 from protocol.units import ZERO_HASH, Height, ModelId, PartsPerMillion
@@ -235,7 +233,7 @@ def _check_loop(snapshot: NodeSnapshot, now_ms: int) -> Check:
 
 def _check_worker(snapshot: NodeSnapshot) -> Check:
     """A node that serves no model needs no worker: it only votes and follows."""
-    serves = list_keys(snapshot.ledger, serve_key(snapshot.node, b""))
+    serves = list_served_models(snapshot.ledger, snapshot.node)
     reason = snapshot.worker.reason or "the worker is not up yet"
     return _make_check("worker", snapshot.worker.ready or not serves, reason, "wait; if it stays so, read the log")
 

@@ -47,7 +47,7 @@ def ask(
     token_file: options.Token = None,
     as_json: options.Json = False,
 ) -> int:
-    """Ask the network a question and keep the certificate of the answer.
+    """Ask a question, keep the answer's certificate.
 
     Exit code 0: accepted; 7: failed, inconclusive or not settled in time.
     """

@@ -1,0 +1,70 @@
+"""`quorate bench`: speed and size of a running network, and of the vote loop alone; never a test, always with the machine's name."""
+
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from node.commands import options
+from node.faults import Exit
+
+app = typer.Typer(help="Measure speed and size.", invoke_without_command=True)
+
+BUSY_NICE: Final = 10  # workers run at a lower priority than their node
+
+
+@app.callback()
+def bench(context: typer.Context) -> None:
+    """Measure speed and size."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command("job")
+def job(
+    home: options.Home = None,
+    rpc: options.Rpc = None,
+    token_file: options.Token = None,
+    genesis: Annotated[
+        Path | None, typer.Option("--genesis", metavar="FILE", help="Default: the one in the home.")
+    ] = None,
+    model: Annotated[str, typer.Option("--model", help="The model's name or id.")] = "arith-s",
+    committee: Annotated[int, typer.Option("--committee", metavar="N", help="Number of seats: odd.")] = 5,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, max=1000, help="Jobs that count.")] = 20,
+    warmup: Annotated[int, typer.Option("--warmup", min=0, max=100, help="Jobs before, which do not count.")] = 3,
+    as_json: options.Json = False,
+) -> int:
+    """Ask a running network 20 questions, after 3 to warm up, and measure answers, finality and certificates."""
+    from node.commands.bench_job import BenchPlan, describe_machine, measure_jobs, print_figures
+    from node.render import print_json, print_note
+
+    print_note(describe_machine(home))
+    figures = measure_jobs(BenchPlan(home, rpc, token_file, genesis, model, committee, jobs, warmup))
+    if as_json:
+        print_json(figures)
+    else:
+        print_figures(figures)
+    return Exit.OK
+
+
+@app.command("votes")
+def votes(
+    nodes: Annotated[int, typer.Option("--nodes", min=1, max=16, help="Validators, each a process.")] = 4,
+    busy: Annotated[int, typer.Option("--busy", min=0, max=16, help="Busy torch processes beside them.")] = 0,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, max=100_000, help="Blocks to make final.")] = 300,
+    pace_ms: Annotated[int, typer.Option("--pace-ms", min=0, max=10_000, help="Least time between blocks.")] = 50,
+    directory: Annotated[
+        Path, typer.Option("--dir", metavar="DIR", help="Where vote logs go: a real disk, or fdatasync means nothing.")
+    ] = Path(),
+    as_json: options.Json = False,
+) -> int:
+    """Measure the vote loop alone: processes, libp2p streams, signatures, fdatasync."""
+    from node.bench_votes import measure_votes
+    from node.render import open_console, print_facts, print_json
+
+    figures = measure_votes(nodes, busy, rounds, pace_ms, BUSY_NICE, str(directory))
+    if as_json:
+        print_json(figures)
+    else:
+        print_facts(open_console(), [(name, str(value)) for name, value in figures.items()])
+    return Exit.OK

@@ -1,0 +1,55 @@
+"""`quorate run`: the node itself, in the foreground."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from node.commands import options
+from node.faults import Fault, Trouble
+
+if TYPE_CHECKING:
+    from node.config import Setting
+
+
+def run(
+    home: Annotated[
+        Path | None, typer.Option("--home", metavar="DIR", help="The node's home. Default: the user's own node.")
+    ] = None,
+    p2p_port: Annotated[int | None, typer.Option("--p2p-port", metavar="PORT", help="0: a free one.")] = None,
+    rpc_port: Annotated[int | None, typer.Option("--rpc-port", metavar="PORT", help="0: a free one.")] = None,
+    log_level: Annotated[
+        str | None, typer.Option("--log-level", metavar="debug|info|warning|error", help="What is logged.")
+    ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Any other setting, for this run only."),
+    ] = None,
+    passphrase_file: options.Passphrase = None,
+    as_json: options.Json = False,
+) -> int:
+    """Run a node until Ctrl-C or SIGTERM. It logs to standard error: lines on a terminal, NDJSON elsewhere."""
+    from node.home import compute_default_home
+    from node.keys import read_passphrase
+    from node.render import print_json
+    from node.run import run_node
+
+    place = home if home is not None else compute_default_home(os.environ)
+    overrides: dict[str, Setting] = {**_parse_settings(setting or [])}
+    named = {"network.listen_port": p2p_port, "rpc.port": rpc_port, "log.level": log_level}
+    overrides.update({name: value for name, value in named.items() if value is not None})
+    code = run_node(place, overrides, read_passphrase(passphrase_file, os.environ))
+    if as_json:
+        print_json({"home": str(place), "exit_code": code})
+    return code
+
+
+def _parse_settings(given: list[str]) -> "dict[str, Setting]":
+    settings: dict[str, Setting] = {}
+    for text in given:
+        name, separator, value = text.partition("=")
+        if not separator or "." not in name:
+            raise Fault(Trouble.USAGE, f"expected --set SECTION.KEY=VALUE, got {text[:80]!r}")
+        settings[name] = int(value) if value.isascii() and value.isdigit() else value
+    return settings
