@@ -109,9 +109,10 @@ class Evil(SimulatedNode):
             self.tell(Vote(kind, self.context.epoch, view, subject, self.own, self.signer.sign(message)))
 
     def lead(self) -> None:
-        """Conflicting proposals for the next view that is its own."""
+        """Conflicting proposals for the current view, where it is its own."""
         context = self.context
-        for view in range(max(self.led, self.state.view - 1) + 1, self.state.view + 2):
+        early = 2 if self.world.random.randrange(16) == 0 else 1  # early: before it can justify what it says
+        for view in range(max(self.led, self.state.view - 1) + 1, self.state.view + early):
             if compute_leader(context.validators, context.chain, context.epoch, context.seed, view) == self.own:
                 self.led = view
                 for _ in range(self.proposals):
@@ -123,7 +124,7 @@ class Evil(SimulatedNode):
         bases = [(0, self.application.genesis.block_hash)]
         bases += [(v, c.block_hash) for (k, v), c in self.certs.items() if k == VoteKind.NOTAR and v < view]
         bases = [base for base in bases if base[1] in self.chain.roots][-6:]
-        base_view, base_hash = random.choice(bases)
+        base_view, base_hash = max(bases) if random.randrange(2) else random.choice(bases)
         parent = self.chain.blocks.get(base_hash)
         height, time_ms = (
             (0, self.application.genesis.time_ms) if parent is None else (parent.header.height, parent.header.time_ms)

@@ -19,7 +19,7 @@ from tests.simulation.application import Application, HashChain
 from tests.simulation.invariants import Violation, Watch
 from tests.simulation.keys import CheapSigner, make_public, verify_cheaply
 from tests.simulation.node import Addresses, Crash, SimulatedNode, Submit
-from tests.simulation.world import CALM, STORM, Weather, World
+from tests.simulation.world import CALM, RAIN, STORM, Weather, World
 
 PARAMS: Final = replace(DEVNET, max_delay_ms=2_000, idle_interval_ms=1_000)
 GENESIS_MS: Final = 1_000
@@ -39,6 +39,7 @@ class Plan:
     weights: tuple[int, ...]
     byzantine: frozenset[int]
     adversary: str  # none, silent, evil, twins
+    weather: Weather
     storm_ms: int
     crashes: int
     partitions: int
@@ -71,9 +72,10 @@ def make_plan(seed: int, adversary: str | None = None) -> Plan:
         weights=weights,
         byzantine=byzantine,
         adversary=kind if byzantine else "none",
-        storm_ms=random.randint(1_500, 5_000),
-        crashes=random.randint(0, 6),
-        partitions=random.randint(0, 5),
+        weather=random.choice((STORM, STORM, RAIN)),  # in rain the others run far ahead of whoever is down
+        storm_ms=random.randint(2_000, 8_000),
+        crashes=random.randint(0, 10),
+        partitions=random.randint(0, 8),
         transactions=random.randint(2, 10),
     )
 
@@ -117,16 +119,13 @@ def make_context(weights: tuple[int, ...], own: int | None, params: Params = PAR
 
 
 def make_network(
-    plan: Plan,
-    weather: Weather = STORM,
-    make_application: Callable[[int], Application] | None = None,
-    params: Params = PARAMS,
+    plan: Plan, make_application: Callable[[int], Application] | None = None, params: Params = PARAMS
 ) -> Network:
     """All validators of a plan, not started yet.
 
     `make_application` gives the application of the honest node at an address; the default orders a hash chain.
     """
-    world = World(Random(f"world {plan.seed}"), weather)
+    world = World(Random(f"world {plan.seed}"), plan.weather)
     addresses = Addresses()
     watch = Watch(make_context(plan.weights, None, params), plan.byzantine)
     network = Network(world, watch, addresses)
@@ -162,9 +161,8 @@ def raise_storm(network: Network, plan: Plan) -> None:
     world, random = network.world, network.world.random
     for _ in range(plan.crashes):
         victim = random.choice(network.honest)
-        world.remind(
-            victim.address, random.randrange(plan.storm_ms), Crash(random.randrange(12), random.randint(20, 1_200))
-        )
+        down_ms = random.randint(20, 1_200) if random.randrange(4) else random.randint(1_200, 5_000)
+        world.remind(victim.address, random.randrange(plan.storm_ms), Crash(random.randrange(12), down_ms))
     for number in range(plan.transactions):
         submit(network, random.randrange(plan.storm_ms), b"transaction %d" % number)
 

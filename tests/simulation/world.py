@@ -20,6 +20,7 @@ class Weather:
 
 
 STORM = Weather(1, 250, 150_000)
+RAIN = Weather(1, 30, 10_000)
 CALM = Weather(1, 20, 0)
 
 
