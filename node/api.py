@@ -104,7 +104,7 @@ class NodeApi(Protocol):
         ...
 
     async def build_certificate(self, job: JobId) -> bytes:
-        """The certificate of a settled job, with the winning output attached where one won.
+        """The certificate of a settled job, with the winning output attached where one won and somebody still serves it.
 
         Raises: CertificateUnavailable with the reason (unknown job, not settled, not yet final, pruned).
         """

@@ -234,6 +234,7 @@ class Engine:
             self._parts.postbox.take_finalized(block)
         self._parts.shelf.keep(finalized)
         newest = finalized[-1]
+        self._parts.member.forget_old(newest.ledger)
         self._parts.telemetry.emit(
             Level.INFO,
             "block_final",

@@ -5,7 +5,7 @@ costs nothing but time (protocol.md section 3). An engine error is revealed as a
 """
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from node.inference import InferenceDone, InferenceFailed, InferenceRequest
@@ -13,12 +13,13 @@ from node.storage import Storage
 from node.stored import StoredAnswer
 from protocol.codec import Codec, encode
 from protocol.ledger.draft import Ledger
-from protocol.ledger.queries import GenerateDuty, RevealDuty, list_duties
+from protocol.ledger.queries import GenerateDuty, JobView, RevealDuty, get_job, list_duties, list_jobs
 from protocol.models import compute_output_hash
 from protocol.transactions import Commit, Reveal, RevealPayload, compute_commitment
 from protocol.units import ZERO_HASH, ChainId, Height, JobId, NodeId
 
 _PAYLOAD_CODEC: Final = Codec[RevealPayload](RevealPayload, 1024)
+SERVED_SNAPSHOTS: Final = 2
 FULL_CONFIDENCE_PPM: Final = 1_000_000
 ABSTENTION: Final = RevealPayload(True, ZERO_HASH, None, ZERO_HASH, 0)
 
@@ -64,6 +65,14 @@ class Member:
         """Let these jobs be asked of the worker again: it went down before it answered."""
         self._generating.difference_update(jobs)
 
+    def forget_old(self, final: Ledger) -> None:
+        """Drop answers and outputs once their time is over: members serve outputs for two snapshot periods."""
+        period, height = final.constants.params.snapshot_heights, final.chain.height
+        if height % period == 0:
+            # An answer to an open job is what keeps this node's bond: it stays, however long the job takes.
+            open_heights = (view.submit_height for view in _list_open_jobs(final))
+            self._storage.drop_old(min((height - SERVED_SNAPSHOTS * period, *open_heights)))
+
     def _commit(self, answer: StoredAnswer) -> Commit:
         payload = _PAYLOAD_CODEC.decode(answer.payload)
         return Commit(
@@ -75,3 +84,10 @@ def _make_request(duty: GenerateDuty) -> InferenceRequest:
     return InferenceRequest(
         duty.job, duty.request.model, duty.request.prompt.decode(), duty.request.settings, duty.seed, duty.until_ms
     )
+
+
+def _list_open_jobs(ledger: Ledger) -> Iterator[JobView]:
+    for job in list_jobs(ledger):
+        view = get_job(ledger, job)
+        if view is not None and view.settlement is None:
+            yield view

@@ -121,7 +121,7 @@ async def _run(opened: OpenHome) -> None:
         mempool = Mempool(opened.chain_id, opened.genesis.params)
         ordering = _open_ordering(opened, chain, clock, timers, mempool, errands, network.send)
         fetch_server.get_recent = lambda: ordering.state
-        shelf = CertificateShelf(opened.storage, opened.genesis, chain)
+        shelf = CertificateShelf(opened.storage, opened.genesis, chain.final.ledger)
         parts = EngineParts(
             node=opened.key.node,
             chain=chain,
@@ -147,9 +147,7 @@ async def _run(opened: OpenHome) -> None:
         )
         engine = Engine(parts)
         addresses = {peer.node_id: peer.multiaddr for peer in config.network.peer_addresses}
-        service = Service(
-            opened.genesis, engine, parts, opened.storage, shelf, sender, addresses, clock.now_ms()
-        )
+        service = Service(opened.genesis, engine, parts, opened.storage, shelf, sender, addresses, clock.now_ms())
         nursery.start_soon(_forward_timers, timers, sender)
         if config.inference.models or config.inference.command:
             nursery.start_soon(inference.run)

@@ -11,6 +11,7 @@ from node.engine import Engine, EngineParts
 from node.events import JobOffered, NodeEvent, TransactionOffered
 from node.network import PeerStatistics
 from node.storage import Storage
+from node.telemetry import Level
 from protocol.codec import encode
 from protocol.errors import Refusal
 from protocol.genesis import Genesis
@@ -111,16 +112,20 @@ class Service:
         return output
 
     async def build_certificate(self, job: JobId) -> bytes:
-        """The certificate of a settled job, with the winning output attached where one won.
+        """The certificate of a settled job, with the winning output attached where one won and somebody still serves it.
 
-        Raises: CertificateUnavailable with the reason; OutputUnavailable.
+        Raises: CertificateUnavailable with the reason.
         """
         found = self.shelf.get(job)
         if found is None:
             raise CertificateUnavailable(self.shelf.explain_absence(job, self.parts.chain.final.ledger))
-        if found.holders:
+        if not found.holders:
+            return found.encoded
+        try:
             return self.shelf.attach(found, await self.fetch_output(found.winner_hash, found.holders))
-        return found.encoded
+        except OutputUnavailable as error:  # members serve for two snapshot periods; the proof stays valid without it
+            self.parts.telemetry.emit(Level.INFO, "output_not_attached", job=job, reason=str(error))
+            return found.encoded
 
     def get_card(self, model: ModelId) -> ModelCard | None:
         """A registered model's card."""
