@@ -1,5 +1,6 @@
 """`quorate-devnet`, reached as `quorate devnet …`: a network of real nodes on this machine."""
 
+import io
 import os
 import sys
 from pathlib import Path
@@ -32,6 +33,9 @@ app = typer.Typer(
 
 def main() -> None:
     """Runs the command line and ends the process with its exit code."""
+    for stream in (sys.stdout, sys.stderr):  # so that both stay in order where they go to one file
+        assert isinstance(stream, io.TextIOWrapper), stream
+        stream.reconfigure(line_buffering=True)
     sys.exit(run_app(app, "quorate devnet", sys.argv[1:]))
 
 

@@ -20,8 +20,9 @@ from devnet.interruption import Interrupted, Interruption, watch_signals
 from devnet.launch import LOOK_S, NodeFailed, Running, read_status, start_devnet, stop_devnet, stop_running
 from devnet.next_steps import print_next_steps
 from node.faults import Exit, Fault, Trouble
-from node.render import clean, format_units, open_console, print_json, print_note, print_table, shorten
+from node.render import clean, open_console, print_json, print_note, print_table, shorten
 from node.rpc_types import NodeStatus
+from protocol.params import UNIT
 
 DEFAULT_NODES: Final = 5
 
@@ -202,7 +203,7 @@ def run_status(directory: Path, *, as_json: bool) -> int:
     if as_json:
         print_json({"chain_id": devnet.chain_id, "genesis": devnet.genesis, "nodes": lines})
     else:
-        columns = ("node", "id", "state", "height", "view", "peers", "worker", "balance", "rpc", "cheat")
+        columns = ("node", "state", "height", "view", "peers", "worker", "balance", "cheat")
         right = frozenset({"height", "view", "peers", "balance"})
         print_table(open_console(), columns, [_make_row(line, len(lines)) for line in lines], right=right)
     return Exit.OK if all(line.state == "ready" for line in lines) else Exit.NOT_READY
@@ -218,13 +219,13 @@ def _look(node: DevnetNode) -> NodeLine:
 
 
 def _make_row(line: NodeLine, nodes: int) -> tuple[str, ...]:
-    status, port = line.status, line.rpc.rpartition(":")[2]
+    status = line.status
     told = ("-",) * 5
     if status is not None:
         worker = "ready" if status.worker.ready else "down"
-        peers = f"{status.peers_connected}/{nodes - 1}"
-        told = (str(status.height), str(status.view), peers, worker, format_units(status.balance))
-    return (str(line.index), shorten(line.node), line.state, *told, port, line.cheat or "-")
+        units = f"{status.balance // UNIT:,}"
+        told = (str(status.height), str(status.view), f"{status.peers_connected}/{nodes - 1}", worker, units)
+    return (f"{line.index} {shorten(line.node)}", line.state, *told, line.cheat or "-")
 
 
 def run_logs(directory: Path, index: int | None, count: int, *, is_following: bool, as_json: bool) -> int:

@@ -21,8 +21,9 @@ from devnet.genesis import MODELS
 from devnet.homes import create_devnet, hold_directory
 from devnet.interruption import Interrupted, Interruption, watch_signals
 from devnet.launch import NodeFailed, Running, start_devnet, stop_running
-from devnet.quorate_process import Finished, run_quorate
+from devnet.quorate_process import run_quorate
 from node.commands.answers import Answer
+from node.commands.verify import VerifyResult
 from node.faults import Exit, Fault, Trouble
 from node.render import print_json, print_note
 from node.rpc_client import NodeClient
@@ -53,18 +54,6 @@ class Round:
 
 
 ROUNDS: Final = (Round("majority", 3, 0), Round("majority", 5, 1), Round("reputation", 5, 4))
-
-
-class Verified(msgspec.Struct, frozen=True):
-    """What `quorate verify --json` says."""
-
-    valid: bool
-    decision: str | None
-    text: str | None
-    job: str | None
-    recomputed: tuple[str, ...]
-    attested: tuple[str, ...]
-    fault: object | None
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -149,16 +138,13 @@ def _play_round(stage: Stage, index: int, question: Question) -> list[Claim]:
     state = NodeClient(via.rpc).call("job_get", JobParams(answer.job), JobState)
     cheater = stage.devnet.nodes[CHEATER].node
     stage.narrator.show_answer(answer, state, cheater, certificate.stat().st_size)
-    finished = _verify(stage, certificate)
-    verified = None if finished.code != Exit.OK else msgspec.json.decode(finished.output, type=Verified)
-    stage.narrator.show_verified(
-        verified.recomputed if verified else (), verified.attested if verified else (), finished
-    )
+    code, verified = _verify(stage, certificate)
+    stage.narrator.show_verified(code, verified)
     drawn = [member for member in answer.members if member.node == cheater]
-    text = None if verified is None else verified.text
+    is_same = code == Exit.OK and verified.valid and verified.text == answer.text and verified.job == answer.job
     return [
         Claim(f"question {number} was answered rightly: {question.answer}", holds=answer.text == question.answer),
-        Claim(f"certificate {number} was found valid offline, with the same answer", holds=text == answer.text),
+        Claim(f"certificate {number} was found valid offline, with the same answer", holds=is_same),
         *(Claim(_CAUGHT.format(number=number), holds=not member.inside) for member in drawn),
     ]
 
@@ -182,14 +168,23 @@ def _ask(stage: Stage, question: Question, round_: Round, via: DevnetNode, out: 
     return None
 
 
-def _verify(stage: Stage, certificate: Path) -> Finished:
-    """What `quorate verify` says in an otherwise empty directory, with no network to ask."""
+def _verify(stage: Stage, certificate: Path) -> tuple[int, VerifyResult]:
+    """The exit code and result of `quorate verify` in an otherwise empty directory, with no network to ask.
+
+    Raises: Fault where it says neither yes nor no.
+    """
     with tempfile.TemporaryDirectory(dir=stage.place, prefix="stranger-") as name:
         desk = Path(name)
         shutil.copy(certificate, desk / "answer.qrc")
         shutil.copy(stage.devnet.genesis, desk / "genesis.json")
         arguments = ["verify", "answer.qrc", "--genesis", "genesis.json", "--json"]
-        return run_quorate(arguments, desk, stage.interruption)
+        finished = run_quorate(arguments, desk, stage.interruption)
+    try:
+        return finished.code, msgspec.json.decode(finished.output, type=VerifyResult)
+    except msgspec.MsgspecError as error:
+        raise Fault(
+            Trouble.INTERNAL, f"quorate verify ended with exit code {finished.code}: {finished.told}"
+        ) from error
 
 
 def _play_forgery(stage: Stage) -> Claim:
@@ -206,6 +201,7 @@ def _play_forgery(stage: Stage) -> Claim:
     content[position] ^= 1 << random.randrange(8)
     forged = stage.place / "forged.qrc"
     forged.write_bytes(content)
-    finished = _verify(stage, forged)
-    stage.narrator.show_forgery(position, len(content), before, content[position], finished)
-    return Claim(claim, holds=finished.code == Exit.INVALID)
+    code, verified = _verify(stage, forged)
+    change = f"byte {position:,} of {len(content):,} changed from {before:#04x} to {content[position]:#04x}"
+    stage.narrator.show_forgery(change, code, verified)
+    return Claim(claim, holds=code == Exit.INVALID and not verified.valid)

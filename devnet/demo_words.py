@@ -4,14 +4,23 @@ from collections.abc import Sequence
 from typing import Final
 
 from rich.console import Console
-from rich.padding import Padding
 from rich.rule import Rule
 from rich.text import Text
 
 from devnet.next_steps import name_command
-from devnet.quorate_process import Finished
-from node.commands.answers import Answer, Member, describe_capture
-from node.render import clean, clip, format_ppm, format_units, open_console, print_facts, print_table, shorten
+from node.commands.answers import Answer, Member
+from node.commands.verify import VerifyResult
+from node.render import (
+    clean,
+    clip,
+    format_ppb,
+    format_ppm,
+    format_units,
+    open_console,
+    print_facts,
+    print_table,
+    shorten,
+)
 from node.rpc_types import JobState
 
 WIDTH: Final = 80
@@ -61,7 +70,7 @@ class Narrator:
         facts = [
             ("answer", clip(answer.text or "none", 60)),
             ("decision", f"{answer.status} · {agreed}"),
-            ("capture", describe_capture(state)),
+            ("capture", _describe_capture(state)),
             ("cost", f"{format_units(answer.fee)} units; {format_units(answer.balance)} left"),
             ("certificate", f"{size:,} bytes"),
         ]
@@ -69,23 +78,24 @@ class Narrator:
         if all(member.node != cheater for member in answer.members):
             self._say("This time the draw left the cheater out.")
 
-    def show_verified(self, recomputed: Sequence[str], attested: Sequence[str], finished: Finished) -> None:
+    def show_verified(self, code: int, verified: VerifyResult) -> None:
         """What the stranger found."""
         self._say("A stranger, with that file and the genesis, and no network:")
         self._type("quorate verify answer.qrc --genesis genesis.json")
-        if finished.code != 0:
-            self._say(f"REFUSED with exit code {finished.code}: {finished.told}")
+        if not verified.valid:
+            self._say(f"REFUSED with exit code {code}: {_explain(verified)}")
             return
-        self._say(f"valid: {len(recomputed)} things recomputed, {len(attested)} attested by the quorum's signatures.")
+        self._say(
+            f"valid: {len(verified.recomputed)} things recomputed, {len(verified.attested)} attested by the signatures of more"
+            " than two thirds of the stake."
+        )
 
-    def show_forgery(self, position: int, size: int, before: int, after: int, finished: Finished) -> None:
+    def show_forgery(self, change: str, code: int, verified: VerifyResult) -> None:
         """What becomes of a changed certificate."""
         self._title("A forgery")
-        self._say(
-            f"The last certificate again, with byte {position:,} of {size:,} changed from {before:#04x} to {after:#04x}:"
-        )
+        self._say(f"The last certificate again, with {change}:")
         self._type("quorate verify forged.qrc --genesis genesis.json")
-        self._say(f"exit code {finished.code}: {finished.told.removeprefix('quorate: ')}")
+        self._say(f"exit code {code}: {_explain(verified)}")
 
     def close_play(self, broken: Sequence[str], seconds: float) -> None:
         """What was shown, and what to try next."""
@@ -111,10 +121,25 @@ class Narrator:
         self._console.print(Text(clean(text)), width=min(WIDTH, self._console.width))
 
     def _type(self, command: str, meaning: str = "") -> None:
-        line = Text(f"$ {clean(command)}", style="bold cyan")
+        line = Text(" " * _INDENT).append(f"$ {clean(command)}", style="bold cyan")
         if meaning:
             line.append(f"   {meaning}", style="dim")
-        self._console.print(Padding(line, (0, 0, 0, _INDENT)))
+        self._console.print(line)
+
+
+def _explain(verified: VerifyResult) -> str:
+    return "valid" if verified.fault is None else f"not valid. {verified.fault.message}"
+
+
+def _describe_capture(state: JobState) -> str:
+    """The chance that bad nodes had decided: exact for these candidates, and the bound for many small ones."""
+    capture = state.capture
+    if capture is None:
+        return "unknown"
+    bound = format_ppb(capture.binomial_ppb)
+    exact = bound if capture.chance_ppb is None else format_ppb(capture.chance_ppb)
+    share = format_ppm(capture.bad_share_ppm)
+    return f"{exact} if {share} of these {state.candidates} nodes are bad, {bound} in a crowd"
 
 
 def _make_row(index: int, member: Member, cheater: str) -> tuple[str, ...]:
