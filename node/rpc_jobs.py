@@ -111,8 +111,13 @@ def _build_settings(params: JobSubmitParams, card: ModelCard) -> GenerationSetti
         beams=given.beams,
         temperature_ppm=given.temperature_ppm,
         top_p_ppm=given.top_p_ppm,
-        max_tokens=min(DEFAULT_MAX_TOKENS, card.context_tokens) if given.max_tokens is None else given.max_tokens,
+        max_tokens=_default_tokens(card) if given.max_tokens is None else given.max_tokens,
     )
+
+
+def _default_tokens(card: ModelCard) -> int:
+    """As usual, and half of a small context at most: a question must find room beside its answer."""
+    return max(1, min(DEFAULT_MAX_TOKENS, card.context_tokens // 2))
 
 
 async def read_job(context: Context, params: JobParams) -> JobState:
