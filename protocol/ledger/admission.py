@@ -17,9 +17,11 @@ from protocol.ledger.entries import (
     MAX_MODEL_NODES,
     MAX_MODELS,
     MAX_NODE_MODELS,
+    NAMED_CODEC,
     Kind,
     card_key,
     closed_job_key,
+    name_key,
     open_job_key,
     record_key,
     serve_key,
@@ -39,6 +41,7 @@ from protocol.transactions import (
 )
 from protocol.units import Height, Micro, Milliseconds, ModelId, NodeId
 
+_SHOWN_MODELS: Final = 8
 MOST_TOKEN_BYTES: Final = 128
 """No tokenizer in use has a longer token, so a longer prompt is too long for certain; below that only the worker's count decides."""
 
@@ -71,7 +74,7 @@ def check_account_transaction(draft: Draft, body: AccountBody, height: Height, *
             check_card(body.card)
             _check_registration(draft, body.card)
         case Submit():
-            _check_submit(draft, body, height)
+            _check_request(draft, body.job)
         case _:
             assert_never(body)
     if account.balance < needed:  # T3
@@ -79,6 +82,8 @@ def check_account_transaction(draft: Draft, body: AccountBody, height: Height, *
             Rejection.UNAFFORDABLE,
             f"{type(body).__name__} costs {needed} micro-units (base fee {params.base_fee} included), but {body.sender.hex()[:12]} has {account.balance}: {needed - account.balance} more are needed",
         )
+    if isinstance(body, Submit):
+        _check_room(draft, body.job, height)
 
 
 def _compute_cost(body: AccountBody) -> Micro:
@@ -154,17 +159,18 @@ def get_card(draft: Draft, model: ModelId) -> ModelCard:
     """A registered card. Raises: InvalidTransaction(UNKNOWN_MODEL), naming the known ones."""
     card = draft.get(card_key(model), CARD_CODEC)
     if card is None:
-        known = ", ".join(f"{other.name} ({name.hex()[:12]})" for name, other in list_cards(draft)[:8])
+        known = ", ".join(f"{name} ({other.hex()[:12]})" for name, other in _list_names(draft))
         raise InvalidTransaction(
             Rejection.UNKNOWN_MODEL, f"no model {model.hex()[:12]} is registered: known are {known or 'none yet'}"
         )
     return card
 
 
-def list_cards(draft: Draft) -> list[tuple[ModelId, ModelCard]]:
-    """All registered cards with their ids, ascending by id."""
-    cards = ((key[1:], draft.get(key, CARD_CODEC)) for key in draft.list_keys(bytes((Kind.CARD,))))
-    return [(model, card) for model, card in cards if card is not None]
+def _list_names(draft: Draft) -> list[tuple[str, ModelId]]:
+    """The first few registered models by name: an error names no more, since whoever makes it costs us the reading."""
+    keys = draft.list_keys(bytes((Kind.NAME,)))[:_SHOWN_MODELS]
+    named = ((key[1:].decode(), draft.get(key, NAMED_CODEC)) for key in keys)
+    return [(name, entry.model) for name, entry in named if entry is not None]
 
 
 def check_card(card: ModelCard) -> None:
@@ -189,28 +195,31 @@ def _check_registration(draft: Draft, card: ModelCard) -> None:
         raise InvalidTransaction(
             Rejection.MODEL_EXISTS, f"model {card.name} ({model.hex()[:12]}) is registered already: serve it"
         )
-    cards = list_cards(draft)
-    taken = next((name for name, other in cards if other.name == card.name), None)
+    taken = draft.get(name_key(card.name), NAMED_CODEC)
     if taken is not None:  # one name, one model, so that people can ask for it by name
         raise InvalidTransaction(
-            Rejection.MODEL_EXISTS, f"the name {card.name} belongs to model {taken.hex()[:12]}: choose another"
+            Rejection.MODEL_EXISTS,
+            f"the name {card.name} belongs to model {taken.model.hex()[:12]}: choose another",
         )
-    if len(cards) >= MAX_MODELS:
+    if len(draft.list_keys(bytes((Kind.CARD,)))) >= MAX_MODELS:
         raise InvalidTransaction(Rejection.BUSY, f"the ledger holds at most {MAX_MODELS} models, and it does")
 
 
 # --- Submit
 
 
-def _check_submit(draft: Draft, body: Submit, height: Height) -> None:
+def _check_request(draft: Draft, job: JobRequest) -> None:
     params = draft.base.constants.params
-    job = body.job
     card = get_card(draft, job.model)  # T6
     _check_prompt(job.prompt, card)
     _check_settings(job.settings, card)
     _check_seats(job)
     _check_fee(job, params)
     _check_windows(job, params, card)
+
+
+def _check_room(draft: Draft, job: JobRequest, height: Height) -> None:
+    params = draft.base.constants.params
     _check_candidates(draft, job, height)
     if len(draft.list_keys(bytes((Kind.OPEN_JOB,)))) >= params.max_open_jobs:  # T12
         raise InvalidTransaction(

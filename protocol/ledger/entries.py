@@ -1,6 +1,6 @@
 """The state's entries: sorted keys and canonical values. The keys are part of the protocol, since proofs lead to them.
 
-A key is one kind byte and what names the entry inside its kind, of fixed length, so no key is another's prefix within a kind.
+A key is one kind byte and what names the entry inside its kind.
 """
 
 from enum import IntEnum
@@ -34,6 +34,7 @@ class Kind(IntEnum):
     OPEN_JOB = 9
     CLOSED_JOB = 10
     SETTLEMENT = 11
+    NAME = 12
 
 
 class Account(Message, frozen=True):
@@ -76,6 +77,12 @@ class Serving(Message, frozen=True):
     since: Height
 
 
+class Named(Message, frozen=True):
+    """Which model has a name: the first that was registered with it."""
+
+    model: ModelId
+
+
 class Snapshot(Message, frozen=True):
     """The root of the candidates frozen at a height; they are in force for the heights after it, up to the next."""
 
@@ -93,6 +100,7 @@ ACCOUNT_CODEC: Final = Codec[Account](Account, 64)
 CHAIN_CODEC: Final = Codec[Chain](Chain, 2048)
 ONION_CODEC: Final = Codec[Onion](Onion, 128)
 SERVING_CODEC: Final = Codec[Serving](Serving, 16)
+NAMED_CODEC: Final = Codec[Named](Named, 64)
 SNAPSHOT_CODEC: Final = Codec[Snapshot](Snapshot, 64)
 CANDIDATES_CODEC: Final = Codec[Candidates](Candidates, 1024 * 1024)
 
@@ -112,6 +120,11 @@ def onion_key(node: NodeId) -> bytes:
 def card_key(model: ModelId) -> bytes:
     """Where a model's card is."""
     return bytes((Kind.CARD,)) + model
+
+
+def name_key(name: str) -> bytes:
+    """Where it stands which model has a name."""
+    return bytes((Kind.NAME,)) + name.encode()
 
 
 def serve_key(model: ModelId, node: NodeId) -> bytes:

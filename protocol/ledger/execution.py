@@ -16,9 +16,11 @@ from protocol.ledger.draft import Draft, Ledger
 from protocol.ledger.entries import (
     ONION_CODEC,
     Kind,
+    Named,
     Serving,
     card_key,
     closed_job_key,
+    name_key,
     onion_key,
     open_job_key,
     serve_key,
@@ -84,6 +86,7 @@ def apply_account_transaction(draft: Draft, turn: Turn, body: AccountBody) -> No
             draft.put(serve_key(body.model, body.sender), Serving(turn.height))
         case RegisterModel():
             draft.put(card_key(compute_model_id(body.card)), body.card)
+            draft.put(name_key(body.card.name), Named(compute_model_id(body.card)))
         case Submit():
             debit(draft, body.sender, body.job.fee)
             chain, job = draft.base.chain, compute_transaction_id(body)

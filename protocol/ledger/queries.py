@@ -13,12 +13,14 @@ from protocol.ledger.entries import (
     ACCOUNT_CODEC,
     CANDIDATES_CODEC,
     CARD_CODEC,
+    NAMED_CODEC,
     SNAPSHOT_CODEC,
     Account,
     Kind,
     account_key,
     card_key,
     closed_job_key,
+    name_key,
     open_job_key,
     record_key,
     serve_key,
@@ -110,6 +112,12 @@ def get_record(ledger: Ledger, node: NodeId) -> Record:
 def list_models(ledger: Ledger) -> Mapping[ModelId, ModelCard]:
     """All registered models, ascending by id."""
     return {key[1:]: CARD_CODEC.decode(ledger.entries[key]) for key in list_keys(ledger, bytes((Kind.CARD,)))}
+
+
+def find_model(ledger: Ledger, name: str) -> ModelId | None:
+    """The model with this name."""
+    encoded = ledger.entries.get(name_key(name))
+    return None if encoded is None else NAMED_CODEC.decode(encoded).model
 
 
 def list_served_models(ledger: Ledger, node: NodeId) -> tuple[ModelId, ...]:

@@ -7,7 +7,18 @@ from protocol.errors import InvalidGenesis, InvalidTransaction, Rejection
 from protocol.genesis import Genesis
 from protocol.ledger.admission import check_card
 from protocol.ledger.draft import Draft, Ledger, compute_constants, create_empty_ledger
-from protocol.ledger.entries import Account, Chain, Onion, Serving, account_key, card_key, onion_key, serve_key
+from protocol.ledger.entries import (
+    Account,
+    Chain,
+    Named,
+    Onion,
+    Serving,
+    account_key,
+    card_key,
+    name_key,
+    onion_key,
+    serve_key,
+)
 from protocol.ledger.snapshot import take_snapshot
 from protocol.models import compute_model_id
 from protocol.params import Params
@@ -30,6 +41,7 @@ def start_ledger(genesis: Genesis) -> Ledger:
         draft.put(account_key(node), Account(owned.get(node, 0), staked.get(node, 0), 0, 0))
     for card in genesis.models:
         draft.put(card_key(compute_model_id(card)), card)
+        draft.put(name_key(card.name), Named(compute_model_id(card)))
     for entry in genesis.validators:
         draft.put(onion_key(entry.node), Onion(entry.onion_tip, 0, 0))
         for model in entry.serves:

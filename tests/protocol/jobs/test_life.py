@@ -78,16 +78,14 @@ def test_a_commit_counts_for_every_seat_its_member_holds() -> None:
     assert job.phase is Phase.REVEALING
 
 
-@pytest.mark.parametrize(("height", "elapsed", "is_over"), [(13, FULL, False), (14, FULL - 1, False), (14, FULL, True)])
+@pytest.mark.parametrize("height, elapsed, is_over", [(13, FULL, False), (14, FULL - 1, False), (14, FULL, True)])
 def test_a_window_needs_its_time_and_its_heights(height: int, elapsed: int, is_over: bool) -> None:
     job = replace(commit(make_job(A, B, C, standbys=()), A, B), halved=True)
     stepped, _ = step_job(job, PARAMS, height, START + elapsed)
     assert (stepped.phase is Phase.REVEALING) == is_over
 
 
-@pytest.mark.parametrize(
-    ("height", "elapsed", "is_taken"), [(11, HALF, False), (12, HALF - 1, False), (12, HALF, True)]
-)
+@pytest.mark.parametrize("height, elapsed, is_taken", [(11, HALF, False), (12, HALF - 1, False), (12, HALF, True)])
 def test_a_missing_seat_is_taken_over_at_half_the_window(height: int, elapsed: int, is_taken: bool) -> None:
     job, has_ended = step_job(commit(make_job(A, B, C), A, B), PARAMS, height, START + elapsed)
     assert not has_ended
@@ -137,7 +135,7 @@ def test_a_standby_who_has_committed_already_fills_the_seat_at_once() -> None:
     assert (job.phase, has_ended) == (Phase.REVEALING, False)
 
 
-@pytest.mark.parametrize(("committed", "goes_on"), [((A, B), True), ((A,), False), ((), False)])
+@pytest.mark.parametrize("committed, goes_on", [((A, B), True), ((A,), False), ((), False)])
 def test_too_few_commits_end_the_job_before_anybody_reveals(committed: tuple[NodeId, ...], goes_on: bool) -> None:
     job = replace(commit(make_job(A, B, C, standbys=()), *committed), halved=True)
     stepped, has_ended = step_job(job, PARAMS, 14, START + FULL)
@@ -150,7 +148,7 @@ def test_a_committee_of_empty_seats_ends_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("member", "reason"), [(E, Rejection.NOT_A_MEMBER), (D, Rejection.NOT_A_MEMBER), (A, Rejection.DUPLICATE)]
+    "member, reason", [(E, Rejection.NOT_A_MEMBER), (D, Rejection.NOT_A_MEMBER), (A, Rejection.DUPLICATE)]
 )
 def test_who_may_not_commit(member: NodeId, reason: Rejection) -> None:
     with pytest.raises(InvalidTransaction) as refusal:
@@ -189,7 +187,7 @@ def test_the_reveal_window_ends_by_time_and_heights() -> None:
 
 
 @pytest.mark.parametrize(
-    ("member", "payload", "reason"),
+    "member, payload, reason",
     [
         (C, None, Rejection.WRONG_PHASE),  # holds a seat, but has not committed
         (E, None, Rejection.NOT_A_MEMBER),
@@ -223,7 +221,7 @@ def test_a_second_reveal_is_a_duplicate() -> None:
 
 
 @pytest.mark.parametrize(
-    ("payload", "is_valid"),
+    "payload, is_valid",
     [
         (make_payload(), True),
         (ABSTENTION, True),

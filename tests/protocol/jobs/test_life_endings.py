@@ -319,7 +319,7 @@ def test_a_candidate_whose_free_bond_is_held_elsewhere_is_skipped_and_named() ->
 
 
 @pytest.mark.parametrize(
-    ("distances", "decision", "ends"),
+    "distances, decision, ends",
     [
         ((0, 10, 20), Decision.ACCEPTED, (SeatEnd.WINNING,) * 3),  # the middle one's ball holds all
         ((0, 10, 30), Decision.ACCEPTED, (SeatEnd.WINNING, SeatEnd.WINNING, SeatEnd.OUTSIDE)),
