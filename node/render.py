@@ -5,6 +5,7 @@ characters in it never reach the terminal, and no markup in it is interpreted.
 """
 
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -104,13 +105,26 @@ def styled(text: str) -> Text:
 
 
 def print_facts(console: Console, facts: Iterable[tuple[str, str]]) -> None:
-    """Names and values, one a line, the values aligned."""
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in facts:
-        table.add_row(name, styled(value))
-    console.print(table)
+    """Names and values, one a line, the values aligned; a long value is broken at spaces only, so that ids can be copied."""
+    rows = [(name, clean(value)) for name, value in facts]
+    indent = max(len(name) for name, _ in rows) + 2
+    for name, value in rows:
+        style = _STYLES.get(value.partition(" ·")[0], "")
+        for number, line in enumerate(_wrap(value, console.width - indent)):
+            label = name if number == 0 else ""
+            console.print(Text(f"{label:<{indent}}", style="dim") + Text(line, style=style), soft_wrap=True)
+
+
+def print_list(console: Console, mark: str, lines: Iterable[str]) -> None:
+    """Lines behind a mark each, indented."""
+    for text in lines:
+        for number, line in enumerate(_wrap(clean(text), console.width - 4)):
+            console.print(Text(f"  {mark if number == 0 else ' '} {line}"), soft_wrap=True)
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    lines = textwrap.wrap(text, max(20, width), break_long_words=False, break_on_hyphens=False)
+    return lines or [""]
 
 
 def print_table(

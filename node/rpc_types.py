@@ -32,7 +32,7 @@ class Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SettingsParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How to generate; max_tokens defaults to 64, less where the model's context is smaller."""
+    """How to generate; max_tokens defaults to 64, or half the context where that is less."""
 
     kind: Literal["greedy", "beam", "sample"] = "greedy"
     beams: Annotated[int, Meta(ge=1, le=MAX_BEAMS)] = 1

@@ -1,5 +1,6 @@
 """From a submitted job to what the asker sees: waiting, the outputs, the decision, the certificate."""
 
+import errno
 import time
 from pathlib import Path
 from typing import Final
@@ -163,9 +164,10 @@ def write_certificate(path: Path, certificate: bytes) -> None:
     try:
         path.write_bytes(certificate)
     except OSError as error:
-        raise Fault(
-            Trouble.CANNOT_WRITE, f"the certificate cannot be written to {path}: {error.strerror or error}"
-        ) from error
+        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+        why = f"the certificate cannot be written to {path}: {error.strerror or error}"
+        cure = "free some space, then fetch it with `quorate jobs show JOB --out FILE`" if full else ""
+        raise Fault(Trouble.DISK_FULL if full else Trouble.CANNOT_WRITE, why, cure=cure) from error
 
 
 def _build_answer(state: JobState, texts: dict[str, str], balance: int, path: Path | None) -> Answer:
@@ -245,11 +247,12 @@ def _describe_decision(state: JobState) -> str:
 
 
 def describe_capture(state: JobState) -> str:
-    """The chance that bad nodes decide, in one line."""
+    """The chance that bad nodes decide: exact for these candidates, beside the bound for any."""
     capture = state.capture
     if capture is None:
         return "unknown"
-    chance = capture.chance_ppb if capture.chance_ppb is not None else capture.binomial_ppb
-    kind = "" if capture.chance_ppb is not None else " (estimate)"
-    share = format_ppm(capture.bad_share_ppm)
-    return f"{format_ppb(chance)}{kind} if {share} of the weight of its {state.candidates} candidates is bad"
+    exact = (
+        "" if capture.chance_ppb is None else f"{format_ppb(capture.chance_ppb)} with these {state.candidates} nodes, "
+    )
+    bound = f"{format_ppb(capture.binomial_ppb)} by the binomial bound"
+    return f"{exact}{bound}, if {format_ppm(capture.bad_share_ppm)} of their weight is bad"

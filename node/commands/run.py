@@ -39,10 +39,22 @@ def run(
     overrides: dict[str, Setting] = {**_parse_settings(setting or [])}
     named = {"network.listen_port": p2p_port, "rpc.port": rpc_port, "log.level": log_level}
     overrides.update({name: value for name, value in named.items() if value is not None})
+    _check_models(place, overrides)
     code = run_node(place, overrides, read_passphrase(passphrase_file, os.environ))
     if as_json:
         print_json({"home": str(place), "exit_code": code})
     return code
+
+
+def _check_models(home: Path, overrides: "dict[str, Setting]") -> None:
+    """A model that is not what its card says is told now, not by a worker that never gets ready. Raises: Fault(BAD_MODEL)."""
+    from node.config import load_config
+    from node.home import find_home
+    from node.model_cards import load_cards
+
+    config = load_config(find_home(home).config, os.environ, overrides).config
+    if not config.inference.command:
+        load_cards(config.inference.models)
 
 
 def _parse_settings(given: list[str]) -> "dict[str, Setting]":

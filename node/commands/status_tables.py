@@ -74,5 +74,8 @@ def print_peers(peers: Iterable[PeerState]) -> None:
         )
         for peer in peers
     ]
+    if not rows:
+        open_console().print("no peers: `quorate init --peer ADDR` adds one", style="dim")
+        return
     columns = ("peer", "connected", "sees us", "rtt", "heard", "height", "address, or why not")
     print_table(open_console(), columns, rows, right=frozenset({"rtt", "height"}))

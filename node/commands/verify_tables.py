@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Final
 
 from node.render import (
-    clean,
     clip,
     format_ppb,
     format_ppm,
     format_units,
     open_console,
     print_facts,
+    print_list,
     print_table,
     shorten,
 )
@@ -37,18 +37,16 @@ def print_report(path: Path, report: CertificateReport) -> None:
     columns = ("seat", "node", "output hash", "distance", "result")
     print_table(console, columns, rows, right=frozenset({"seat", "distance"}))
     console.print("recomputed here, trusting only the genesis:", style="dim")
-    for line in report.recomputed:
-        console.print(f"  ✓ {clean(line)}")
+    print_list(console, "✓", report.recomputed)
     console.print("attested by the quorum that signed the block:", style="dim")
-    for line in report.attested:
-        console.print(f"  · {clean(line)}")
+    print_list(console, "·", report.attested)
 
 
 def _list_facts(path: Path, report: CertificateReport) -> list[tuple[str, str]]:
     decision = report.decision.name.lower()
     inside = sum(row.inside for row in report.members)
     thin = " · a thin set" if report.is_thin else ""
-    settled = datetime.fromtimestamp(report.settle_ms / 1000, UTC).isoformat(sep=" ", timespec="seconds")
+    settled = datetime.fromtimestamp(report.settle_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
     facts = [("certificate", f"{path}"), ("check", f"valid · {decision}")]
     facts.append(("question", clip(report.prompt.decode("utf-8", "replace"), 200)))
     if report.text is not None:
