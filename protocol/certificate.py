@@ -41,9 +41,9 @@ from protocol.jobs.agreement import Agreement, Answer, Decision, decide
 from protocol.jobs.beacon import compute_beacon, is_mature
 from protocol.jobs.capture import compute_binomial_ppb
 from protocol.jobs.committee import DrawReplay, Interval, compute_location, compute_seat_cap, get_interval
-from protocol.jobs.settlement import Payment, SeatEnd, SettledSeat, compute_reveal_set_hash
+from protocol.jobs.settlement import Payment, SeatEnd, SettledSeat, Settlement, compute_reveal_set_hash
 from protocol.ledger.entries import settlement_key
-from protocol.ledger.pay import compute_shares
+from protocol.ledger.pay import compute_bond_at_risk, compute_shares
 from protocol.merkle import check_inclusion
 from protocol.models import ModelCard, compute_model_id, compute_output_hash
 from protocol.ordering.messages import QuorumCert, VoteKind
@@ -90,6 +90,7 @@ def check_certificate(encoded: bytes, genesis: Genesis) -> CertificateReport:
     candidates_stake = _check_draw(case)
     _check_reveals(case)
     agreement = _check_agreement(case)
+    _check_ends(case, agreement)
     _check_pay(case)
     _check_output(case)
     _check_signatures(case)
@@ -220,7 +221,7 @@ def _list_transactions(case: _Case) -> list[tuple[Transaction, bytes]]:
 
 
 def _check_agreement(case: _Case) -> Agreement:
-    """C9, C10: decision, figures and the end of every seat follow from the reveals."""
+    """C9: decision, winner and figures follow from the reveals."""
     settlement, held = case.certificate.settlement, dict(case.holdings)
     answers = [
         Answer(index, seat.holder, member.payload.output_hash, member.payload.digest)
@@ -235,16 +236,43 @@ def _check_agreement(case: _Case) -> Agreement:
             Rejection.BAD_DECISION,
             f"was settled as {got[0].name.lower()}, but its reveals give {expected[0].name.lower()}, or other figures",
         )
+    return agreement
+
+
+def _check_ends(case: _Case, agreement: Agreement) -> None:
+    """C10: how every seat ended, and in which order its holder acted."""
+    settlement, held = case.certificate.settlement, dict(case.holdings)
     committed = sum(seat.holder is not None and held[seat.holder] is not None for seat in settlement.seats)
     was_revealing = 2 * committed > len(settlement.seats)
     for index, seat in enumerate(settlement.seats):
         end = _compute_end(seat, held, is_winning=index in agreement.winning_seats, was_revealing=was_revealing)
-        if end is not seat.end:  # C10
+        if end is not seat.end:
             refuse(
                 Rejection.BAD_DECISION,
                 f"has seat {index} end as {seat.end.name.lower()}, but it was {end.name.lower()}",
             )
-    return agreement
+        if not _is_in_order(settlement, seat, None if seat.holder is None else held[seat.holder]):
+            refuse(
+                Rejection.BAD_DECISION,
+                f"has seat {index} commit at {seat.commit_height}, reveal at {seat.reveal_height}",
+            )
+
+
+def _is_in_order(settlement: Settlement, seat: SettledSeat, held: Opened | Unopened | None) -> bool:
+    """Whether commit and reveal lie between draw and settlement, one after the other; 0 where there was none."""
+    drawn, commit, reveal, end = (
+        settlement.maturity_height,
+        seat.commit_height,
+        seat.reveal_height,
+        settlement.settle_height,
+    )
+    match held:
+        case None:
+            return commit == reveal == 0
+        case Unopened():
+            return drawn < commit <= end and reveal == 0
+        case Opened():
+            return drawn < commit < reveal <= end
 
 
 def _compute_end(
@@ -272,6 +300,12 @@ def _check_pay(case: _Case) -> None:
     payments = tuple(Payment(node, shares.seat * counts[node]) for node in sorted(counts)) if shares.seat else ()
     if (settlement.payments, settlement.refund, settlement.burned) != (payments, shares.refund, shares.burned):  # C11
         refuse(Rejection.BAD_DECISION, f"divides the fee of {request.fee} otherwise than the rules of pay do")
+    silent = {seat.holder for seat in settlement.seats if seat.end is SeatEnd.SILENT and seat.holder is not None}
+    most = compute_bond_at_risk(request, case.genesis.params)
+    if [each.node for each in settlement.forfeits] != sorted(silent) or any(
+        each.amount > most for each in settlement.forfeits
+    ):
+        refuse(Rejection.BAD_DECISION, "lets other members forfeit than those that committed and did not reveal")
 
 
 def _check_output(case: _Case) -> None:

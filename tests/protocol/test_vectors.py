@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 import protocol
+from protocol.certificate import check_certificate
 from protocol.codec import Message
+from protocol.genesis import GENESIS_CODEC
 from tests.vectors.generate import FILES, compute_vectors, load_vectors
 from tests.vectors.samples import list_samples
 
@@ -27,6 +29,17 @@ def test_every_encoding_and_hash_is_as_pinned(name: str) -> None:
 @pytest.mark.parametrize("sample", list_samples(), ids=lambda sample: sample.name)
 def test_the_pinned_bytes_are_read_back(sample) -> None:
     assert sample.codec.decode(bytes.fromhex(load_vectors("messages")[sample.name])) == sample.message
+
+
+def test_the_pinned_certificate_is_still_valid() -> None:
+    pinned = load_vectors("certificate")
+    genesis = GENESIS_CODEC.decode(bytes.fromhex(pinned["genesis"]))
+    report = check_certificate(bytes.fromhex(pinned["certificate"]), genesis)
+    assert (report.decision.name.lower(), report.text, report.job.hex()) == (
+        pinned["decision"],
+        pinned["text"],
+        pinned["job"],
+    )
 
 
 def list_subclasses(kind: type) -> Iterator[type]:

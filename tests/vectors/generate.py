@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 from protocol.codec import encode
+from tests.protocol.builders import make_payload, make_request
+from tests.protocol.certificates import certify, right
 from tests.vectors.samples import list_hashes, list_samples
 
 FOLDER = Path(__file__).parent
@@ -24,9 +26,27 @@ def load_vectors(name: str) -> dict[str, str]:
     return json.loads((FOLDER / f"{name}.json").read_text("utf-8"))
 
 
+def make_certificate() -> dict[str, str]:
+    """A true certificate of an accepted answer, and the genesis it is checked against; `output` is the text."""
+    request = make_request(seats=5, fee=50_003)
+    encoded, chain, settlement = certify(lambda seat: make_payload("wrong") if seat == 1 else right(), request)
+    return {
+        "genesis": encode(chain.genesis).hex(),
+        "certificate": encoded.hex(),
+        "job": settlement.job.hex(),
+        "decision": settlement.decision.name.lower(),
+        "text": "81",
+    }
+
+
+def write(name: str, vectors: dict[str, str]) -> None:
+    (FOLDER / f"{name}.json").write_text(json.dumps(vectors, indent=1) + "\n", "utf-8")
+
+
 def main() -> None:
     for name in FILES:
-        (FOLDER / f"{name}.json").write_text(json.dumps(compute_vectors(name), indent=1) + "\n", "utf-8")
+        write(name, compute_vectors(name))
+    write("certificate", make_certificate())
 
 
 if __name__ == "__main__":

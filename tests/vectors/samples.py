@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from protocol.block import BLOCK_CODEC, Block, Header, compute_header_hash, compute_transactions_root
+from protocol.certificate_format import Certificate, Opened, Unopened, compress_headers
 from protocol.codec import Codec, Message, encode
 from protocol.crypto import SigningKey
 from protocol.digest import Digest, DigestFamily
@@ -188,6 +189,7 @@ SETTLEMENT = Settlement(
     entropy_millibits=918,
     reveal_set=compute_reveal_set_hash((fill("i"), fill("I"))),
     payments=(Payment(MEMBER, 10_000),),
+    forfeits=(Payment(fill("f"), 100_000),),
     refund=0,
     burned=40_000,
     settle_height=208,
@@ -196,7 +198,14 @@ SETTLEMENT = Settlement(
 
 def list_samples() -> list[Sample]:
     """Every message type that is signed, hashed, stored in the state or proved."""
-    return [*_list_models(), *_list_transactions(), *_list_ordering(), *_list_jobs(), *_list_state()]
+    return [
+        *_list_models(),
+        *_list_transactions(),
+        *_list_ordering(),
+        *_list_jobs(),
+        *_list_state(),
+        *_list_certificate(),
+    ]
 
 
 def _plain(message: Message, name: str = "") -> Sample:
@@ -299,8 +308,39 @@ def _list_state() -> Iterator[Sample]:
     yield Sample("Chain", entries.CHAIN_CODEC, chain)
     yield Sample("Onion", entries.ONION_CODEC, entries.Onion(fill("o"), 12, 11))
     yield Sample("Serving", entries.SERVING_CODEC, entries.Serving(64))
+    yield Sample("Named", entries.NAMED_CODEC, entries.Named(MODEL))
     yield Sample("Snapshot", entries.SNAPSHOT_CODEC, entries.Snapshot(fill("C")))
     yield Sample("Candidates", entries.CANDIDATES_CODEC, entries.Candidates(CANDIDATES))
+
+
+def _list_certificate() -> Iterator[Sample]:
+    headers = compress_headers([HEADER, HEADER])
+    opened = Opened(fill("x", 64), PAYLOAD, SALT, fill("y", 64))
+    unopened = Unopened(fill("x", 64), COMMITMENT)
+    yield _plain(headers.cores[0])
+    yield _plain(headers)
+    yield _plain(opened)
+    yield _plain(unopened)
+    submit = BODIES[4]
+    assert isinstance(submit, Submit)
+    certificate = Certificate(
+        chain_id=CHAIN,
+        submit=submit,
+        submit_signature=fill("z", 64),
+        card=CARD,
+        settlement=SETTLEMENT,
+        settlement_proof=TREE.prove_inclusion(fill("c", 3)),
+        waiting=headers,
+        maturity_reveal=fill("R"),
+        model_proof=TREE.prove_inclusion(fill("a", 3)),
+        candidates=(prove_candidate(CANDIDATES, 1),),
+        members=(opened, unopened, None),
+        settled=headers,
+        signers=(0, 2),
+        signatures=(fill("x", 64), fill("y", 64)),
+        output=OUTPUT,
+    )
+    yield _plain(certificate)  # its bytes, not its truth: a true one is in certificate.json
 
 
 def list_hashes() -> Iterator[tuple[str, bytes]]:
