@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from node.network import FetchError, FetchFault, FetchHandler, FetchRefused, Limits
+from node.peers import Peer
 from node.streams import BadFrame, ByteStream, StreamBroken, encode_frame, read_frame
 
 ANSWER, REFUSAL = 0, 1
@@ -43,7 +44,8 @@ async def _exchange(stream: ByteStream, request: bytes, limits: Limits) -> bytes
         await stream.write(encode_frame(request))
         answer = await read_frame(stream, limits.response_bytes + 1)
     finally:
-        with trio.move_on_after(1, shield=True):
+        with trio.move_on_after(1) as scope:
+            scope.shield = True
             await stream.aclose()
     if answer[0] == REFUSAL:
         text = answer[1 : 1 + _MAX_REFUSAL_BYTES].decode("utf-8", "replace")
@@ -53,27 +55,31 @@ async def _exchange(stream: ByteStream, request: bytes, limits: Limits) -> bytes
     return answer[1:]
 
 
-async def read_request(stream: ByteStream, limits: Limits) -> bytes:
-    """The request on a stream that a peer has opened.
+async def serve(
+    stream: ByteStream, peer: Peer, handler: FetchHandler, limits: Limits, admit: Callable[[int], Awaitable[bool]]
+) -> None:
+    """Answers the one request on a stream that the peer has opened; what the answer weighs is charged to the peer.
 
-    Raises: BadFrame, StreamBroken.
+    Raises: BadFrame, StreamBroken; and what the handler raises but for FetchRefused.
     """
-    return await read_frame(stream, limits.request_bytes)
-
-
-async def serve(stream: ByteStream, node_id: bytes, request: bytes, handler: FetchHandler, limits: Limits) -> int:
-    """The size of the answer sent; a FetchRefused of the handler is sent as such.
-
-    Raises: StreamBroken; and what else the handler raises.
-    """
+    if peer.requests_in >= limits.requests_in_per_peer:
+        await refuse(stream, "busy: too many requests at once")
+        return
+    peer.requests_in += 1
     try:
-        answer = await handler(node_id, request)
+        request = await read_frame(stream, limits.request_bytes)
+        if not await admit(len(request)):
+            await refuse(stream, "busy: too many requests")
+            return
+        answer = await handler(peer.node_id, request)
+        assert len(answer) <= limits.response_bytes, f"answer of {len(answer)} bytes, limit {limits.response_bytes}"
+        await stream.write(encode_frame(bytes((ANSWER,)) + answer))
+        peer.fetch_bucket.charge(len(answer), trio.current_time())
+        peer.fetches_served += 1
     except FetchRefused as refusal:
         await refuse(stream, str(refusal))
-        return 0
-    assert len(answer) <= limits.response_bytes, f"answer of {len(answer)} bytes, limit {limits.response_bytes}"
-    await stream.write(encode_frame(bytes((ANSWER,)) + answer))
-    return len(answer)
+    finally:
+        peer.requests_in -= 1
 
 
 async def refuse(stream: ByteStream, reason: str) -> None:

@@ -103,9 +103,7 @@ class CallbackFault:
     detail: str
 
 
-NetworkEvent: TypeAlias = (
-    PeerUp | PeerDown | PeerRefused | DirectMessage | GossipMessage | Misbehaviour | CallbackFault
-)
+NetworkEvent: TypeAlias = PeerUp | PeerDown | PeerRefused | DirectMessage | GossipMessage | Misbehaviour | CallbackFault
 
 
 class NetworkError(Exception):
@@ -130,7 +128,7 @@ class FetchError(Exception):
         self.detail = detail
 
 
-class FetchRefused(Exception):  # noqa: N818 - an answer, not a fault
+class FetchRefused(Exception):
     """Raised by a fetch handler: the requester is told the text, which must hold nothing secret."""
 
 

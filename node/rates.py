@@ -35,9 +35,14 @@ class TokenBucket:
         self._message_tokens, self._byte_tokens = message_tokens, byte_tokens
         return SLOW_S if message_tokens < 0 or byte_tokens < 0 else 0.0
 
+    def charge(self, size: int, now: float) -> None:
+        """Takes bytes that are spent already; the next take pays for them."""
+        self._refill(now)
+        self._byte_tokens -= size
+
     def _refill(self, now: float) -> None:
         passed = max(0.0, now - self._updated)
         self._updated = now
-        rate = self._rate
-        self._message_tokens = min(rate.messages_per_s * rate.burst_s, self._message_tokens + passed * rate.messages_per_s)
-        self._byte_tokens = min(rate.bytes_per_s * rate.burst_s, self._byte_tokens + passed * rate.bytes_per_s)
+        messages, size, burst_s = self._rate.messages_per_s, self._rate.bytes_per_s, self._rate.burst_s
+        self._message_tokens = min(messages * burst_s, self._message_tokens + passed * messages)
+        self._byte_tokens = min(size * burst_s, self._byte_tokens + passed * size)

@@ -28,15 +28,15 @@ FRAME_OVERHEAD = 1 + _LENGTH.size
 MAX_HELLO_BYTES = _HELLO.size + MAX_SOFTWARE_BYTES
 
 
-class StreamBroken(Exception):  # noqa: N818 - the world's state, not a fault of ours
+class StreamBroken(Exception):
     """The stream has ended, for whatever reason of the other side or the wire."""
 
 
-class BadFrame(Exception):  # noqa: N818 - named for what the peer sent
+class BadFrame(Exception):
     """The peer sent bytes that no honest node sends."""
 
 
-class Mismatch(Exception):  # noqa: N818 - named for what the handshake found
+class Mismatch(Exception):
     """The peer is of another chain or protocol version."""
 
 
@@ -230,12 +230,13 @@ class Session:
         self._ping_number = 0
         self._ping_sent: float | None = None
         self._reason = ""
-        self._scope = trio.CancelScope()
+        self._scope: trio.CancelScope | None = None
 
     def end(self, reason: str) -> None:
         """Ends the session from outside."""
         self._reason = self._reason or reason
-        self._scope.cancel()
+        if self._scope is not None:
+            self._scope.cancel()
 
     async def run(self) -> str:
         """The reason why the session ended, in one sentence.
@@ -244,15 +245,16 @@ class Session:
         """
         self._traffic.last_seen = trio.current_time()
         fault: BadFrame | None = None
-        with self._scope:
-            try:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._write_loop)
-                    nursery.start_soon(self._ping_loop)
+        try:
+            async with trio.open_nursery() as nursery:
+                self._scope = nursery.cancel_scope
+                nursery.start_soon(self._write_loop)
+                nursery.start_soon(self._ping_loop)
+                if not self._reason:
                     fault = await self._read_until_fault()
-                    nursery.cancel_scope.cancel()
-            finally:
-                self._outbox.clear()
+                nursery.cancel_scope.cancel()
+        finally:
+            self._outbox.clear()
         if fault is not None:
             raise fault
         return self._reason
@@ -323,6 +325,6 @@ class Session:
             if self._busy:
                 # Our own engine is slow: silence on a stream that we do not read proves nothing about the peer.
                 self._traffic.last_seen = now
-            silent_s = now - (self._traffic.last_seen or now)
+            silent_s = now - (now if self._traffic.last_seen is None else self._traffic.last_seen)
             if silent_s > self._timing.silence_limit_s:
                 self.end(f"frozen: silent for {silent_s:.1f} s")
