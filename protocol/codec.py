@@ -5,7 +5,7 @@ msgpack has many encodings of one value, so every decoded message is encoded aga
 No maps, no floats; integers are bounded by their type (units.py), byte strings and arrays by `Meta` at their field.
 """
 
-from typing import Any, Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 import msgspec
 
@@ -33,7 +33,7 @@ class Codec(Generic[M]):
 
     __slots__ = ("_decoder", "_limit", "_name")
 
-    def __init__(self, message_type: Any, limit: int) -> None:  # noqa: ANN401 - a union of types is no `type[M]`
+    def __init__(self, message_type: object, limit: int) -> None:
         self._decoder: msgspec.msgpack.Decoder[M] = msgspec.msgpack.Decoder(message_type)
         self._limit = limit
         self._name = str(getattr(message_type, "__name__", message_type))
