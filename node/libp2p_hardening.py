@@ -120,7 +120,7 @@ def _limit_streams(swarm: Swarm) -> None:  # fault 3, for the handlers of libp2p
 
 
 async def _listen_alone(host: str | None, port: int) -> list[trio.SocketListener]:
-    return await trio.open_tcp_listeners(port, host=host)  # fault 16
+    return list(await trio.open_tcp_listeners(port, host=host))  # fault 16
 
 
 def check_port_free(host: str, port: int) -> None:

@@ -17,14 +17,8 @@ import trio
 
 from node import fetch
 from node.libp2p_gossip import GossipPort, PublishQueue
-from node.libp2p_hardening import (
-    DIRECT_PROTOCOL,
-    FETCH_PROTOCOL,
-    Libp2pHost,
-    check_address,
-    open_host,
-)
-from node.libp2p_streams import ConnectionListener, PeerStream, guard_handler, log_only
+from node.libp2p_hardening import DIRECT_PROTOCOL, FETCH_PROTOCOL, Libp2pHost, check_address, open_host
+from node.libp2p_streams import ConnectionListener, PeerStream, guard_handler
 from node.network import (
     CHAIN_ID_BYTES,
     CallbackFault,
@@ -43,9 +37,10 @@ from node.network import (
     PeerUp,
     Verdict,
 )
+from node.outlet import Outlet
 from node.peers import Peer, make_peer, snapshot
 from node.rates import TokenBucket
-from node.streams import FRAME_OVERHEAD, BadFrame, Hello, Mismatch, Session, StreamBroken, shake_hands
+from node.streams import FRAME_OVERHEAD, BadFrame, Hello, Mismatch, Session, StreamBroken, part, shake_hands
 
 
 @asynccontextmanager
@@ -88,13 +83,13 @@ class Libp2pNetwork(GossipPort):
         self._config = config
         self._limits = config.limits
         self._timing = config.timing
-        self._inbound = inbound
+        self._outlet = Outlet(inbound, self._stop)
         self._hello = Hello(config.chain_id, config.protocol_version, config.software)
         self._topic_prefix = f"/quorate/1/{config.chain_id.hex()[:16]}/"
         self._validators = {self.wire_topic(topic.name): topic for topic in config.topics}
         self._peers = {p.node_id: make_peer(p.node_id, p.multiaddr, config.limits) for p in config.peers}
         self._publish_queue = PublishQueue(config.limits.gossip_outbox_bytes)
-        self._gossip_published = self._gossip_dropped_in = 0
+        self._gossip_published = 0
         self._node_id = nacl.bindings.crypto_sign_seed_keypair(config.seed)[0]
         self._host: Libp2pHost
         self._nursery: trio.Nursery
@@ -114,6 +109,9 @@ class Libp2pNetwork(GossipPort):
         self._started.set()
         for node_id in host.connected():
             self.notice_connected(node_id)
+
+    def _stop(self) -> None:
+        self._nursery.cancel_scope.cancel()
 
     # What callers use
 
@@ -175,7 +173,7 @@ class Libp2pNetwork(GossipPort):
             tuple(snapshot(peer) for peer in self._peers.values()),
             self._gossip_published,
             self._publish_queue.dropped,
-            self._gossip_dropped_in,
+            self._outlet.dropped,
         )
 
     # What libp2p calls
@@ -240,8 +238,10 @@ class Libp2pNetwork(GossipPort):
     def judge(self, topic: str, origin: bytes, data: bytes) -> Verdict:
         """The verdict of the topic's validator; what is accepted goes to the node, if it has room."""
         verdict = self._validators[topic].validator(origin, data)
-        if verdict is Verdict.ACCEPT:
-            self._offer(GossipMessage(self._validators[topic].name, origin, data))
+        if verdict is Verdict.ACCEPT and self._outlet.offer(GossipMessage(self._validators[topic].name, origin, data)):
+            peer = self._peers.get(origin)
+            if peer is not None:
+                peer.gossip_in += 1
         return verdict
 
     def blame(self, node_id: bytes, detail: str, *, rejected: bool) -> None:
@@ -249,11 +249,11 @@ class Libp2pNetwork(GossipPort):
         peer = self._peers.get(node_id)
         offence = Offence.REJECTED_GOSSIP if rejected else Offence.BAD_GOSSIP
         if peer is not None and peer.is_news(offence, self._timing.report_interval_s):
-            self._offer(Misbehaviour(node_id, offence, detail))
+            self._outlet.offer(Misbehaviour(node_id, offence, detail))
 
     def report_fault(self, where: str, detail: str) -> None:
         """Reports an exception of our own callbacks."""
-        self._offer(CallbackFault(where, detail))
+        self._outlet.offer(CallbackFault(where, detail))
 
     def wire_topic(self, name: str) -> str:
         """The topic's name among peers: two chains never share one."""
@@ -330,9 +330,9 @@ class Libp2pNetwork(GossipPort):
             try:
                 return await self._shake_and_run(peer, stream)
             except Mismatch as error:
-                await _part(stream)
+                await part(stream)
                 await self._bar(peer)
-                await self._deliver(PeerRefused(peer.node_id, str(error)))
+                await self._outlet.deliver(PeerRefused(peer.node_id, str(error)))
             except BadFrame as error:
                 await self._bar(peer)
                 await self._blame(peer, Offence.BAD_FRAME, str(error))
@@ -355,10 +355,10 @@ class Libp2pNetwork(GossipPort):
         session = Session(
             stream, peer.outbox, peer.traffic, self._limits, self._timing,
             lambda messages, size: self._admit(peer, peer.direct_bucket, messages, size),
-            lambda data: self._deliver(DirectMessage(peer.node_id, data)),
+            lambda data: self._outlet.deliver(DirectMessage(peer.node_id, data)),
         )  # fmt: skip
         peer.session, peer.software, peer.up = session, hello.software, True
-        await self._deliver(PeerUp(peer.node_id, hello.software))
+        await self._outlet.deliver(PeerUp(peer.node_id, hello.software))
         peer.wake.set()
         reason = "broke the framing"
         try:
@@ -366,7 +366,7 @@ class Libp2pNetwork(GossipPort):
         finally:
             peer.session, peer.up = None, False
             peer.wake.set()
-            await self._deliver(PeerDown(peer.node_id, reason))
+            await self._outlet.deliver(PeerDown(peer.node_id, reason))
         if reason.startswith("frozen"):
             with trio.move_on_after(self._timing.dial_timeout_s):
                 await self._host.disconnect(peer.node_id)
@@ -386,27 +386,7 @@ class Libp2pNetwork(GossipPort):
 
     async def _blame(self, peer: Peer, offence: Offence, detail: str) -> None:
         if peer.is_news(offence, self._timing.report_interval_s):
-            await self._deliver(Misbehaviour(peer.node_id, offence, detail))
-
-    async def _deliver(self, event: NetworkEvent) -> None:
-        """Hands over an event, waiting for room. A receiver that has gone means the node is closing: so do we."""
-        try:
-            await self._inbound.send(event)
-        except trio.BrokenResourceError:
-            self._nursery.cancel_scope.cancel()
-
-    def _offer(self, event: NetworkEvent) -> None:
-        """Hands over an event if there is room; gossip is allowed to be lost, and the loss is counted."""
-        try:
-            self._inbound.send_nowait(event)
-        except trio.WouldBlock:
-            self._gossip_dropped_in += 1
-            return
-        except trio.BrokenResourceError:
-            self._nursery.cancel_scope.cancel()
-            return
-        if isinstance(event, GossipMessage) and (peer := self._peers.get(event.node_id)) is not None:
-            peer.gossip_in += 1
+            await self._outlet.deliver(Misbehaviour(peer.node_id, offence, detail))
 
     async def _publish_loop(self) -> None:
         while True:
@@ -416,13 +396,3 @@ class Libp2pNetwork(GossipPort):
                 self._gossip_published += 1
             except StreamBroken as error:
                 self.report_fault("gossip publish", str(error))
-
-
-async def _part(stream: PeerStream) -> None:
-    """Ends a stream so that the other side, too, still reads our handshake and learns the reason."""
-    try:
-        with trio.move_on_after(1):
-            await stream.finish()
-            await stream.read_exactly(1)
-    except StreamBroken as error:
-        log_only(str(error))

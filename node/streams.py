@@ -10,6 +10,7 @@ u32 length. PING and PONG hold a u64 number.
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -24,6 +25,7 @@ _LENGTH = struct.Struct(">I")
 _HELLO = struct.Struct(f">B{CHAIN_ID_BYTES}sH")
 _NUMBER = struct.Struct(">BQ")
 HELLO, DATA, PING, PONG = 0, 1, 2, 3
+_PART_S = 1.0
 FRAME_OVERHEAD = 1 + _LENGTH.size
 MAX_HELLO_BYTES = _HELLO.size + MAX_SOFTWARE_BYTES
 
@@ -46,6 +48,8 @@ class ByteStream(Protocol):
     async def read_exactly(self, count: int) -> bytes: ...
 
     async def write(self, data: bytes) -> None: ...
+
+    async def finish(self) -> None: ...
 
     async def aclose(self) -> None: ...
 
@@ -203,6 +207,13 @@ async def shake_hands(stream: ByteStream, ours: Hello, timeout_s: float) -> Hell
         check_hello(ours, theirs)
         return theirs
     raise StreamBroken(f"no handshake within {timeout_s:g} s")
+
+
+async def part(stream: ByteStream) -> None:
+    """Ends a stream so that the other side still reads our handshake and learns the reason for itself."""
+    with contextlib.suppress(StreamBroken), trio.move_on_after(_PART_S):
+        await stream.finish()
+        await stream.read_exactly(1)
 
 
 class Session:

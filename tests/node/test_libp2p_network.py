@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -233,3 +235,9 @@ async def test_a_flood_is_dropped_counted_and_reported_while_the_rest_goes_on() 
         assert low.network.connected() == {node_id(1)}
         assert low.network.send(node_id(1), b"hello")
         assert (await high.expect(DirectMessage)).data == b"hello"
+
+
+def test_the_network_brings_no_model_library_into_the_node_process() -> None:
+    code = "import sys, node.libp2p_network; print(sorted({'torch', 'transformers', 'scipy', 'datasketch', 'numpy'} & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-P", "-c", code], check=True, capture_output=True, text=True, timeout=60)
+    assert found.stdout.strip() == "[]"

@@ -56,6 +56,9 @@ class PipeEnd:
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise StreamBroken("closed") from error
 
+    async def finish(self) -> None:
+        await self.pipe.send_eof()
+
     async def aclose(self) -> None:
         await self.pipe.aclose()
 
