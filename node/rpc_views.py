@@ -29,6 +29,7 @@ _END_NAMES: Final[dict[SeatEnd, SeatName]] = {
     SeatEnd.ABSTAINED: "abstained",
     SeatEnd.OUTSIDE: "revealed",
     SeatEnd.WINNING: "revealed",
+    SeatEnd.UNASKED: "committed",  # the job ended before anybody could reveal
 }
 _PHASE_NAMES: Final[dict[Phase, PhaseName]] = {
     Phase.SUBMITTED: "submitted",
