@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 STOP_GRACE_S: Final = 10.0  # a node closes its database and its worker in well under a second
+KILL_S: Final = 10.0  # SIGKILL waits for nobody but a disk in trouble
 _STATE_FIELD: Final = 0  # of /proc/PID/stat, counted after the name; proc(5) calls it field 3
 _START_FIELD: Final = 19  # field 22
 _ENDED: Final = frozenset("ZX")  # a zombie, and one about to go
@@ -48,7 +49,7 @@ def stop_processes(marks: Sequence[ProcessMark], grace_s: float = STOP_GRACE_S) 
         _signal_all(held, signal.SIGTERM)
         slow = _wait_all(held, grace_s)
         _signal_all(slow, signal.SIGKILL)
-        stuck = _wait_all(slow, grace_s)
+        stuck = _wait_all(slow, KILL_S)
         assert not stuck, f"the system did not end {stuck}"
         return tuple(slow.values())
     finally:
