@@ -71,7 +71,7 @@ class Group:
 
 def _compute_exact(sizes: Counter[int], draws: int, cap: int, needed: int, share_ppm: int) -> int | None:
     """K1: the best of the adversary's choices, or None when counting would take too many steps."""
-    if prod(size + 1 for size in sizes.values()) > _MAX_STEPS:
+    if prod(size + 1 for size in sizes.values()) > _MAX_STEPS:  # K3
         return None
     best, steps = 0, _MAX_STEPS
     for bad in _list_choices(sizes, share_ppm):

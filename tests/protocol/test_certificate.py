@@ -3,7 +3,10 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from protocol.block import compute_header_hash
@@ -129,6 +132,37 @@ def test_another_chain_is_named() -> None:  # C2
     with pytest.raises(InvalidCertificate) as caught:
         check_certificate(moved, other)  # claims the other chain, but nothing in it leads there
     assert caught.value.reason is not Rejection.WRONG_CHAIN
+
+
+def list_places(value: object, place: tuple[int, ...] = ()) -> list[tuple[int, ...]]:
+    """Where anything stands in nested lists."""
+    inner = enumerate(value) if isinstance(value, list) else ()
+    return [place, *(each for index, item in inner for each in list_places(item, (*place, index)))]
+
+
+def swap(value: object, place: tuple[int, ...], other: object) -> object:
+    """The nested lists with another value at a place."""
+    if not place or not isinstance(value, list):
+        return other
+    return [swap(item, place[1:], other) if index == place[0] else item for index, item in enumerate(value)]
+
+
+@given(st.data())
+@settings(max_examples=400)
+def test_no_structure_makes_the_check_fail_otherwise_than_by_refusing(data: st.DataObject) -> None:
+    encoded, chain, _ = accepted()
+    raw = msgspec.msgpack.decode(encoded[4:])
+    others = st.sampled_from(
+        [0, 1, 7, 2**53, 2**63 - 1, None, True, b"", bytes(32), bytes(64), b"\xff" * 64, [], [None], "x"]
+    )
+    changed = raw
+    for _ in range(data.draw(st.integers(1, 2))):
+        changed = swap(changed, data.draw(st.sampled_from(list_places(changed))), data.draw(others))
+    file = encoded[:4] + msgspec.msgpack.encode(changed)
+    if file in {encoded, attach_output(encoded, None)}:
+        return
+    with pytest.raises(InvalidCertificate):
+        check_certificate(file, chain.genesis)
 
 
 # --- every kind of job
