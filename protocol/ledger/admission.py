@@ -3,6 +3,7 @@
 The sentences are what the person at the command line reads: what was checked, expected, got, and what to do.
 """
 
+from itertools import islice
 from typing import Final, TypeAlias, assert_never
 
 from protocol.digest import DIGEST_BYTES, DigestFamily
@@ -300,13 +301,15 @@ def _check_windows(job: JobRequest, params: Params, card: ModelCard) -> None:
 
 def _check_candidates(draft: Draft, job: JobRequest, height: Height) -> None:
     chain = draft.base.chain
-    candidates = get_candidates(draft, chain.snapshot_height, job.model)
-    able = sum(is_able(draft, candidate.node, job, height, chain.time_ms) for candidate in candidates)
     cap = compute_seat_cap(job.seats, draft.base.constants.params.seat_cap_divisor)
-    if able * cap < job.seats:  # T11
+    needed = -(-job.seats // cap)
+    candidates = get_candidates(draft, chain.snapshot_height, job.model)
+    able = (each for each in candidates if is_able(draft, each.node, job, height, chain.time_ms))
+    found = sum(1 for _ in islice(able, needed))
+    if found < needed:  # T11
         raise InvalidTransaction(
             Rejection.TOO_FEW_CANDIDATES,
-            f"{job.seats} seats need {-(-job.seats // cap)} serving nodes whose free bond covers this fee (at most {cap} seats each), there are {able}: take fewer seats or a lower fee",
+            f"{job.seats} seats need {needed} serving nodes whose free bond covers this fee (at most {cap} seats each), there are {found}: take fewer seats or a lower fee",
         )
 
 

@@ -39,7 +39,7 @@ from protocol.transactions import (
     Transfer,
     compute_transaction_id,
 )
-from protocol.units import Hash, Height, JobId, Milliseconds, View
+from protocol.units import Hash, Height, JobId, Milliseconds, NodeId, View
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,10 +165,13 @@ def _draw(draft: Draft, turn: Turn, job: Job) -> Job:
     """The job with its committee, everybody's bond held. The snapshot is the one in force when it was submitted (L10)."""
     params, request = draft.base.constants.params, job.request
     candidates = get_candidates(draft, job.snapshot_height, request.model)
-    able = {each.node for each in candidates if is_able(draft, each.node, request, turn.height, turn.time_ms)}
+
+    def is_eligible(node: NodeId) -> bool:
+        return is_able(draft, node, request, turn.height, turn.time_ms)
+
     shape = (job.job, turn.beacon, candidates, request.rule, request.seats, params.seat_cap_divisor)
-    first = draw(*shape, able.__contains__)
-    rest = draw_replacements(first, *shape, able.__contains__, request.seats // 3)
+    first = draw(*shape, is_eligible)
+    rest = draw_replacements(first, *shape, is_eligible, request.seats // 3)
     drawn = _describe_draw(turn, job.job, first, rest)
     started = start_committing(job, drawn, first.members, turn.time_ms)
     for node in list_bonded_nodes(started):

@@ -3,52 +3,45 @@
 check_block is deterministic: an InvalidBlock means that no honest leader could have built the block on this parent.
 """
 
-from collections import Counter, deque
-from collections.abc import Container, Iterable, Sequence
+from collections import Counter
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from msgspec.structs import replace
 
 from protocol.block import (
-    MAX_BLOCK_BYTES,
-    MAX_BLOCK_TRANSACTIONS,
     Block,
     Header,
     compute_header_hash,
     compute_transactions_root,
 )
-from protocol.errors import InvalidBlock, InvalidMessage, InvalidTransaction, Rejection
+from protocol.errors import InvalidBlock, Rejection
 from protocol.genesis import Genesis
 from protocol.jobs.beacon import compute_beacon, is_reveal_valid
 from protocol.jobs.life import get_deadline_ms
 from protocol.jobs.settlement import JOB_CODEC, Phase
 from protocol.ledger.accounts import get_account
 from protocol.ledger.admission import check_account_transaction
+from protocol.ledger.body import BodyDraft, check_body_size, execute_body, sort_into_lanes
 from protocol.ledger.draft import Draft, Ledger, list_keys
 from protocol.ledger.entries import ONION_CODEC, Kind, onion_key
 from protocol.ledger.execution import (
     Turn,
-    apply_account_transaction,
     apply_job_transaction,
     close_turn,
     step_jobs,
 )
 from protocol.ledger.start import MAX_TIME_MS, start_ledger
 from protocol.transactions import (
-    TRANSACTION_CODEC,
     Commit,
     Reveal,
     SignedTransaction,
-    check_transaction_signature,
 )
-from protocol.units import ZERO_HASH, Epoch, Hash, Milliseconds, NodeId, View
+from protocol.units import ZERO_HASH, Epoch, Hash, Milliseconds, View
 from protocol.validators import compute_leader
 
 MAX_SKIPPED_VIEWS: Final = 2**20  # as long as an onion: nobody could reveal behind a longer gap
-_HEADER_BYTES: Final = 1024  # more than any header with its framing
-_FRAMING_BYTES: Final = 5  # of one transaction in a body
-_LATER: Final = frozenset({Rejection.TOO_EARLY, Rejection.BUSY})
 
 _FIELD_REASONS: Final = {
     "chain_id": Rejection.WRONG_CHAIN,
@@ -140,8 +133,8 @@ def build_block(
             f"validator {context.proposer} is not the leader of view {context.view}: that is {turn.proposer}",
         )
     draft = Draft(ledger)
-    lanes = _sort_into_lanes(ledger, context.candidates, verified)
-    body = _Body()
+    lanes = sort_into_lanes(ledger, context.candidates, verified)
+    body = BodyDraft()
     for encoded, signed in lanes.jobs:
         body.offer(draft, turn, encoded, signed)
     step_jobs(draft, turn)
@@ -159,11 +152,11 @@ def check_block(ledger: Ledger, parent: Header, block: Block, *, verified: Conta
     Raises: InvalidBlock.
     """
     header = block.header
-    _check_body_size(block.body)
+    check_body_size(block.body)
     turn = _start_turn(ledger, parent, header.view, header.time_ms, header.beacon_reveal)
     _check_header(_make_header(ledger, parent, turn, block.body, header.state_root), header)  # L13
     draft = Draft(ledger)
-    _execute_body(draft, turn, block.body, verified)
+    execute_body(draft, turn, block.body, verified)
     child = close_turn(draft, turn)
     _check_header(replace(header, state_root=child.state_root), header)  # L8
     return child
@@ -287,112 +280,3 @@ def _check_header(expected: Header, header: Header) -> None:
 
 def _show(value: object) -> str:
     return value.hex() if isinstance(value, bytes) else str(value)
-
-
-# --- bodies
-
-
-@dataclass(frozen=True, slots=True)
-class _Lanes:
-    jobs: tuple[tuple[bytes, SignedTransaction], ...]
-    accounts: tuple[tuple[bytes, SignedTransaction], ...]
-    invalid: tuple[bytes, ...]
-
-
-class _Body:
-    """The body under construction: what fitted, and what was refused for good."""
-
-    __slots__ = ("_room", "invalid", "taken")
-
-    def __init__(self) -> None:
-        self.taken: list[bytes] = []
-        self.invalid: list[bytes] = []
-        self._room = MAX_BLOCK_BYTES - _HEADER_BYTES
-
-    def offer(self, draft: Draft, turn: Turn, encoded: bytes, signed: SignedTransaction) -> None:
-        """Take the transaction if it fits and this draft admits it."""
-        size = len(encoded) + _FRAMING_BYTES
-        if size > self._room or len(self.taken) == MAX_BLOCK_TRANSACTIONS:
-            return
-        try:
-            _apply(draft, turn, signed)
-        except InvalidTransaction as refusal:
-            self.invalid.extend(() if refusal.reason in _LATER else (encoded,))
-            return
-        self._room -= size
-        self.taken.append(encoded)
-
-
-def _check_body_size(body: tuple[bytes, ...]) -> None:
-    size = _HEADER_BYTES + sum(len(encoded) + _FRAMING_BYTES for encoded in body)
-    if size > MAX_BLOCK_BYTES or len(body) > MAX_BLOCK_TRANSACTIONS:  # L14
-        raise InvalidBlock(
-            Rejection.TOO_LARGE,
-            f"a block holds at most {MAX_BLOCK_BYTES} bytes and {MAX_BLOCK_TRANSACTIONS} transactions, got {size} and {len(body)}",
-        )
-
-
-def _sort_into_lanes(ledger: Ledger, candidates: Iterable[bytes], verified: Container[bytes]) -> _Lanes:
-    jobs: list[tuple[bytes, SignedTransaction]] = []
-    accounts: list[tuple[bytes, SignedTransaction]] = []
-    invalid: list[bytes] = []
-    for encoded in dict.fromkeys(candidates):
-        try:
-            signed = _decode(ledger, encoded, verified)
-        except (InvalidMessage, InvalidTransaction):
-            invalid.append(encoded)
-            continue
-        lane = jobs if isinstance(signed.body, Commit | Reveal) else accounts
-        lane.append((encoded, signed))
-    return _Lanes(tuple(jobs), _order_by_nonce(accounts), tuple(invalid))
-
-
-def _order_by_nonce(lane: list[tuple[bytes, SignedTransaction]]) -> tuple[tuple[bytes, SignedTransaction], ...]:
-    """Senders keep the places they came in; each sender's own transactions fill its places by nonce."""
-    queues: dict[NodeId, list[tuple[int, bytes, SignedTransaction]]] = {}
-    order: list[NodeId] = []
-    for encoded, signed in lane:
-        body = signed.body
-        assert not isinstance(body, Commit | Reveal)
-        queues.setdefault(body.sender, []).append((body.nonce, encoded, signed))
-        order.append(body.sender)
-    sorted_queues = {sender: deque(sorted(queue, key=lambda item: item[:2])) for sender, queue in queues.items()}
-    return tuple(sorted_queues[sender].popleft()[1:] for sender in order)
-
-
-def _execute_body(draft: Draft, turn: Turn, body: tuple[bytes, ...], verified: Container[bytes]) -> None:
-    in_job_lane = True
-    for index, encoded in enumerate(body):
-        try:
-            signed = _decode(draft.base, encoded, verified)
-            is_job = isinstance(signed.body, Commit | Reveal)
-            if is_job and not in_job_lane:
-                raise InvalidBlock(
-                    Rejection.BAD_BODY,
-                    f"transaction {index} is a {type(signed.body).__name__} behind account transactions: job transactions come first",
-                )  # L5
-            if in_job_lane and not is_job:
-                in_job_lane = False
-                step_jobs(draft, turn)
-            _apply(draft, turn, signed)
-        except (InvalidMessage, InvalidTransaction) as refusal:
-            raise InvalidBlock(
-                Rejection.BAD_BODY, f"transaction {index} is invalid on this state ({refusal.reason.value}): {refusal}"
-            ) from refusal
-    if in_job_lane:
-        step_jobs(draft, turn)
-
-
-def _decode(ledger: Ledger, encoded: bytes, verified: Container[bytes]) -> SignedTransaction:
-    signed = TRANSACTION_CODEC.decode(encoded)
-    if encoded not in verified:  # T14
-        check_transaction_signature(ledger.constants.chain_id, signed)
-    return signed
-
-
-def _apply(draft: Draft, turn: Turn, signed: SignedTransaction) -> None:
-    body = signed.body
-    if isinstance(body, Commit | Reveal):
-        apply_job_transaction(draft, turn, body)
-    else:
-        apply_account_transaction(draft, turn, body)
