@@ -45,6 +45,7 @@ import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
+import libp2p.stream_muxer.muxer_multistream as muxer_module
 import libp2p.stream_muxer.yamux.yamux as yamux_module
 import libp2p.transport.tcp.tcp as tcp_module
 import trio
@@ -231,6 +232,8 @@ def _id(node_id: bytes) -> ID:
 
 def _make_host(seed: bytes, limits: Limits, timing: Timing) -> IHost:
     yamux_module.MAX_WINDOW_SIZE = _WINDOW_BYTES
+    # The muxer's class is not taken from muxer_opt but named in the module.
+    muxer_module.__dict__["Yamux"] = BoundedYamux
     tcp_module.__dict__["_open_reuseport_listeners"] = _listen_alone
     keys = create_new_key_pair(seed)
     connections = 4 * limits.peers
