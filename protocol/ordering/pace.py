@@ -60,6 +60,8 @@ def change_work(draft: Draft, pending: bool) -> None:
         idle_deadline = idle_start + delays * delay
         earlier = min(draft.now_ms + delays * delay, state.deadlines.get(timer, idle_deadline))
         draft.set_timer(timer, earlier if pending else idle_deadline)
+    standstill = draft.now_ms + compute_standstill_wait(draft.state)
+    draft.set_timer(Timer.STANDSTILL, min(standstill, state.deadlines.get(Timer.STANDSTILL, standstill)))
 
 
 def start_standstill_timer(draft: Draft) -> None:
