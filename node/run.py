@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import trio
 
@@ -320,5 +320,9 @@ def _first_leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:
 def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
     leaves: list[BaseException] = []
     for member in group.exceptions:
-        leaves.extend(_leaves(member) if isinstance(member, BaseExceptionGroup) else [member])
+        leaves.extend(
+            _leaves(cast("BaseExceptionGroup[BaseException]", member))
+            if isinstance(member, BaseExceptionGroup)
+            else [member]
+        )
     return leaves

@@ -10,7 +10,7 @@ VOTE = Vote(VoteKind.NULL, 0, 7, bytes(32), 1, b"s" * 64)
 CERT = QuorumCert(VoteKind.NOTAR, 0, 8, b"h" * 32, (0, 1, 2), (b"s" * 64,) * 3)
 
 
-@pytest.mark.parametrize(("record", "view"), [(VOTE, 7), (CERT, 8)], ids=["vote", "cert"])
+@pytest.mark.parametrize("record, view", [(VOTE, 7), (CERT, 8)], ids=["vote", "cert"])
 def test_a_record_comes_back_with_its_view(record: Vote | QuorumCert, view: int) -> None:
     assert decode_record(encode_record(record)) == record
     assert view_of(record) == view
