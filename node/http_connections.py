@@ -1,8 +1,8 @@
 """Connections of the HTTP server: how many, how long they may idle or stall, and that nothing a client sends ends the node.
 
 Hypercorn speaks HTTP; this file stands between its connections and the node. Mended here: an exception out of one connection ends
-hypercorn's nursery, a client that does not read holds up the shutdown (its sends are shielded), and a reader that is stuck behind
-a finished request is never woken.
+hypercorn's nursery, a client that does not read holds up the shutdown (its sends are shielded), a reader that is stuck behind a
+finished request is never woken, and a client that has gone is not noticed before its answer is due.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,6 +26,8 @@ _REFUSAL = (
     b"content-length: " + str(len(_REFUSAL_BODY)).encode() + b"\r\n\r\n" + _REFUSAL_BODY
 )
 
+_HTTP2_PREFACE = b"PRI "
+
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
@@ -33,6 +35,7 @@ class ConnectionLimits:
 
     connections: int = 64
     idle_s: float = 5.0  # between two requests, and for all headers of one
+    silence_s: float = 60.0  # above the longest request, in which a client waits silently
     write_s: float = 5.0  # a client that takes nothing for so long is gone
     linger_s: float = 1.0  # a connection's tasks end so long after it was closed
 
@@ -44,11 +47,17 @@ class BoundedStream:
         self._stream = stream
         self._scope = scope
         self._limits = limits
+        self._is_first = True
         self.socket = stream.socket
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """What has come, as of a SocketStream."""
-        return bytes(await self._stream.receive_some(max_bytes))
+        """What has come, as of a SocketStream; HTTP/2 is taken for the end, since hypercorn lets it idle for ever."""
+        received = bytes(await self._stream.receive_some(max_bytes))
+        is_first, self._is_first = self._is_first, False
+        if not received or (is_first and received.startswith(_HTTP2_PREFACE)):
+            self._end_soon()
+            return b""
+        return received
 
     async def send_all(self, data: bytes) -> None:
         """All of it sent. Raises: trio.BrokenResourceError where the client takes too long."""
@@ -63,8 +72,12 @@ class BoundedStream:
 
     async def aclose(self) -> None:
         """The socket closed, and what still runs for it ended soon."""
-        self._scope.deadline = min(self._scope.deadline, trio.current_time() + self._limits.linger_s)
+        self._end_soon()
         await self._stream.aclose()
+
+    def _end_soon(self) -> None:
+        """A client that has said its last gets a moment for a last answer: nobody may wait for what a request was to bring."""
+        self._scope.deadline = min(self._scope.deadline, trio.current_time() + self._limits.linger_s)
 
 
 async def serve_connections(

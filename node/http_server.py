@@ -8,6 +8,7 @@ import errno
 import hmac
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, cast
@@ -126,6 +127,7 @@ def _configure_hypercorn(limits: HttpLimits) -> HypercornConfig:
     config.errorlog = None  # make_app reports what fails
     config.include_server_header = False
     config.h11_max_incomplete_size = 16 * 1024
+    config.read_timeout = cast("int", limits.connections.silence_s)  # trio takes any number
     config.keep_alive_timeout = limits.connections.idle_s
     config.websocket_max_message_size = 1024  # nothing here speaks WebSocket
     config.h2_max_concurrent_streams = 8
@@ -218,12 +220,13 @@ async def _read_body(request: Request, limits: HttpLimits) -> bytes:
     size = 0
     try:
         with trio.fail_after(limits.body_s):
-            async for part in request.stream():
-                size += len(part)
-                if size <= limits.body_bytes:
-                    parts.append(part)
-                elif size > limits.drained_bytes:
-                    break
+            async with aclosing(request.stream()) as stream:
+                async for part in stream:
+                    size += len(part)
+                    if size <= limits.body_bytes:
+                        parts.append(part)
+                    elif size > limits.drained_bytes:
+                        break
     except trio.TooSlowError as error:
         raise Fault(
             Trouble.TIMED_OUT, f"the body should come within {limits.body_s:.0f} s", cure="send it again"
