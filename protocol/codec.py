@@ -50,5 +50,7 @@ class Codec(Generic[M]):
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise InvalidMessage(Rejection.MALFORMED, f"{self._name}: {error}") from error
         if _ENCODER.encode(message) != encoded:
-            raise InvalidMessage(Rejection.NOT_CANONICAL, f"{self._name}: not in canonical form; encode it with this protocol's codec")
+            raise InvalidMessage(
+                Rejection.NOT_CANONICAL, f"{self._name}: not in canonical form; encode it with this protocol's codec"
+            )
         return message
