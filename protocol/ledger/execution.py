@@ -57,7 +57,7 @@ class Turn:
 
 
 def apply_job_transaction(draft: Draft, turn: Turn, body: JobTransaction) -> None:
-    """Write a Commit or a Reveal into its job. Raises: InvalidTransaction; the draft is then as it was."""
+    """Write a Commit or a Reveal into its job (T15). Raises: InvalidTransaction; the draft is then as it was."""
     constants = draft.base.constants
     job = _get_open_job(draft, body.job)
     transaction_id = compute_transaction_id(body)
