@@ -46,6 +46,14 @@ def log_only(detail: str) -> None:
     logging.getLogger(__name__).debug("libp2p: %s", detail)
 
 
+def unwrap(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """A lone exception as it was raised: five nurseries of libp2p's lie between our caller's body and us."""
+    if len(group.exceptions) > 1:
+        return group
+    inner = group.exceptions[0]
+    return unwrap(inner) if isinstance(inner, BaseExceptionGroup) else inner
+
+
 class PeerStream:
     """A libp2p stream as a ByteStream: buffered reads, one kind of failure."""
 

@@ -187,6 +187,7 @@ async def test_a_peer_that_ignores_the_receive_window_is_cut_off_before_it_fills
             await write_many(conn, frame, 64)
         await low.expect(PeerDown)
         await low.expect(PeerUp)
+        await high.expect(PeerUp)
         await check_alive(low, high)
 
 
