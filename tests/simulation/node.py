@@ -100,7 +100,7 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Crash:
-    """The process dies, after performing that many more effects, and comes back later."""
+    """The process dies, at once or within a step after that many more effects, and comes back later."""
 
     effects: int
     down_ms: int
@@ -207,7 +207,10 @@ class SimulatedNode:
                 del self.timers[parcel.timer]
                 self.feed(TimerFired(self.clock(), parcel.timer))
         elif isinstance(parcel, Crash):
-            self.crash = parcel
+            if parcel.effects == 0:
+                self.stop(parcel.down_ms)
+            else:
+                self.crash = parcel
         elif isinstance(parcel, Ask):
             self.serve(parcel)
         elif isinstance(parcel, Answer):

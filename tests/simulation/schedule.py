@@ -22,7 +22,7 @@ from tests.simulation.node import Addresses, Crash, SimulatedNode, Submit
 from tests.simulation.world import CALM, RAIN, STORM, Weather, World
 
 PARAMS: Final = replace(DEVNET, max_delay_ms=2_000, idle_interval_ms=1_000)
-GENESIS_MS: Final = 1_000
+GENESIS_MS: Final = 0
 CHAIN: Final = b"\x07" * 32
 CALM_BLOCKS: Final = 4  # every honest node must make this many more blocks final after the storm
 CALM_LIMIT_MS: Final = 120_000
