@@ -7,11 +7,11 @@ node's account pays for jobs. Any other address needs a bearer token. No excepti
 import errno
 import hmac
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, cast
+from typing import Final, TypeAlias, cast
 
 import msgspec
 import trio
@@ -38,6 +38,9 @@ _HTTP_STATUS: Final = {
     RpcCode.INTERNAL: 500,
     RpcCode.INVALID_REQUEST: 400,
 }
+
+
+FaultHandler: TypeAlias = Callable[[Request, Exception], Awaitable[Response]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +166,19 @@ def make_app(registry: Registry, context: Context, config: HttpConfig, report: C
         trusted = config.token is None or _has_token(request, config.token)
         return _respond(readiness if trusted else {"status": readiness.status}, status)
 
+    return Starlette(
+        routes=[
+            Route("/rpc", rpc, methods=["POST"]),
+            Route("/livez", livez, methods=["GET"]),
+            Route("/readyz", readyz, methods=["GET"]),
+        ],
+        exception_handlers=_make_fault_handlers(report),
+    )
+
+
+def _make_fault_handlers(report: Callable[[str, str], None]) -> dict[object, FaultHandler]:
+    """What answers each kind of exception that a request may end with."""
+
     async def refuse(_request: Request, error: Exception) -> Response:
         assert isinstance(error, Fault), error
         return _respond_fault(error)
@@ -179,14 +195,7 @@ def make_app(registry: Registry, context: Context, config: HttpConfig, report: C
         report("internal", "".join(traceback.format_exception(error)))
         return _respond_fault(Fault(Trouble.INTERNAL, "the node could not answer this call"))
 
-    return Starlette(
-        routes=[
-            Route("/rpc", rpc, methods=["POST"]),
-            Route("/livez", livez, methods=["GET"]),
-            Route("/readyz", readyz, methods=["GET"]),
-        ],
-        exception_handlers={Fault: refuse, HTTPException: refuse_http, Exception: fail},
-    )
+    return {Fault: refuse, HTTPException: refuse_http, Exception: fail}
 
 
 def _check_caller(request: Request, config: HttpConfig) -> None:

@@ -28,33 +28,41 @@ def genesis(context: typer.Context) -> None:
         typer.echo(context.get_help())
 
 
+_Out = Annotated[Path, typer.Option("--out", metavar="FILE", help="The genesis file to write.")]
+_Validator = Annotated[
+    list[Path],
+    typer.Option("--validator", metavar="FILE", help="A line of `quorate init --print-validator`; one for each."),
+]
+_Model = Annotated[
+    list[Path] | None, typer.Option("--model", metavar="DIR", help="A model of this network; once for each.")
+]
+_Name = Annotated[str, typer.Option("--name", help="The network's name.")]
+_Stake = Annotated[
+    int, typer.Option("--stake", metavar="UNITS", min=1, max=10**9, help="What each validator has bonded.")
+]
+_Balance = Annotated[
+    int, typer.Option("--balance", metavar="UNITS", min=0, max=10**9, help="What each validator can spend.")
+]
+_Account = Annotated[
+    list[str] | None,
+    typer.Option("--account", metavar="NODE=UNITS", help="Another account that exists from the start."),
+]
+_Params = Annotated[
+    str,
+    typer.Option("--params", metavar="internet|devnet", help="Delays and windows: between sites, or on one machine."),
+]
+
+
 @app.command("create")
 def create(
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The genesis file to write.")],
-    validator: Annotated[
-        list[Path],
-        typer.Option("--validator", metavar="FILE", help="A line of `quorate init --print-validator`; one for each."),
-    ],
-    model: Annotated[
-        list[Path] | None, typer.Option("--model", metavar="DIR", help="A model of this network; once for each.")
-    ] = None,
-    name: Annotated[str, typer.Option("--name", help="The network's name.")] = "quorate",
-    stake: Annotated[
-        int, typer.Option("--stake", metavar="UNITS", min=1, max=10**9, help="What each validator has bonded.")
-    ] = 1_000,
-    balance: Annotated[
-        int, typer.Option("--balance", metavar="UNITS", min=0, max=10**9, help="What each validator can spend.")
-    ] = 1_000,
-    account: Annotated[
-        list[str] | None,
-        typer.Option("--account", metavar="NODE=UNITS", help="Another account that exists from the start."),
-    ] = None,
-    params: Annotated[
-        str,
-        typer.Option(
-            "--params", metavar="internet|devnet", help="Delays and windows: between sites, or on one machine."
-        ),
-    ] = "internet",
+    out: _Out,
+    validator: _Validator,
+    model: _Model = None,
+    name: _Name = "quorate",
+    stake: _Stake = 1_000,
+    balance: _Balance = 1_000,
+    account: _Account = None,
+    params: _Params = "internet",
     as_json: options.Json = False,
 ) -> int:
     """Make the genesis file that every node of a new network needs; its hash is the chain id."""

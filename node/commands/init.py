@@ -17,36 +17,46 @@ if TYPE_CHECKING:
     from protocol.genesis import Genesis
 
 
+_Home = Annotated[
+    Path | None, typer.Option("--home", metavar="DIR", help="The home to make. Default: the user's own node.")
+]
+_Genesis = Annotated[
+    Path | None, typer.Option("--genesis", metavar="FILE", help="The network to belong to; may come later.")
+]
+_Peer = Annotated[
+    list[str] | None,
+    typer.Option("--peer", metavar="ADDR", help="A peer, as NODEID@HOST:PORT; once for each."),
+]
+_Model = Annotated[list[Path] | None, typer.Option("--model", metavar="DIR", help="A model to serve; once for each.")]
+_P2pHost = Annotated[
+    str | None, typer.Option("--p2p-host", metavar="IP", help="Where peers reach this node; 0.0.0.0: everywhere.")
+]
+_P2pPort = Annotated[int | None, typer.Option("--p2p-port", metavar="PORT", help="Its port; 0: a free one.")]
+_RpcHost = Annotated[
+    str | None, typer.Option("--rpc-host", metavar="IP", help="Anything but loopback needs --rpc-token-file.")
+]
+_RpcPort = Annotated[int | None, typer.Option("--rpc-port", metavar="PORT", help="Its port; 0: a free one.")]
+_RpcTokenFile = Annotated[
+    Path | None, typer.Option("--rpc-token-file", metavar="FILE", help="The token that callers must bear.")
+]
+_PrintValidator = Annotated[
+    bool,
+    typer.Option("--print-validator", help="Print the line that `quorate genesis create` takes, nothing else."),
+]
+
+
 def init(
-    home: Annotated[
-        Path | None, typer.Option("--home", metavar="DIR", help="The home to make. Default: the user's own node.")
-    ] = None,
-    genesis: Annotated[
-        Path | None, typer.Option("--genesis", metavar="FILE", help="The network to belong to; may come later.")
-    ] = None,
-    peer: Annotated[
-        list[str] | None,
-        typer.Option("--peer", metavar="ADDR", help="A peer, as NODEID@HOST:PORT; once for each."),
-    ] = None,
-    model: Annotated[
-        list[Path] | None, typer.Option("--model", metavar="DIR", help="A model to serve; once for each.")
-    ] = None,
-    p2p_host: Annotated[
-        str | None, typer.Option("--p2p-host", metavar="IP", help="Where peers reach this node; 0.0.0.0: everywhere.")
-    ] = None,
-    p2p_port: Annotated[int | None, typer.Option("--p2p-port", metavar="PORT", help="Its port; 0: a free one.")] = None,
-    rpc_host: Annotated[
-        str | None, typer.Option("--rpc-host", metavar="IP", help="Anything but loopback needs --rpc-token-file.")
-    ] = None,
-    rpc_port: Annotated[int | None, typer.Option("--rpc-port", metavar="PORT", help="Its port; 0: a free one.")] = None,
-    rpc_token_file: Annotated[
-        Path | None, typer.Option("--rpc-token-file", metavar="FILE", help="The token that callers must bear.")
-    ] = None,
+    home: _Home = None,
+    genesis: _Genesis = None,
+    peer: _Peer = None,
+    model: _Model = None,
+    p2p_host: _P2pHost = None,
+    p2p_port: _P2pPort = None,
+    rpc_host: _RpcHost = None,
+    rpc_port: _RpcPort = None,
+    rpc_token_file: _RpcTokenFile = None,
     passphrase_file: options.Passphrase = None,
-    print_validator: Annotated[
-        bool,
-        typer.Option("--print-validator", help="Print the line that `quorate genesis create` takes, nothing else."),
-    ] = False,
+    print_validator: _PrintValidator = False,
     as_json: options.Json = False,
 ) -> int:
     """Make a node's home: its key and its configuration. Run again, it keeps the key and adds what is new.

@@ -93,10 +93,12 @@ def wait_job(
 ) -> int:
     """Wait until a job is settled, and deliver its answer as `ask` does."""
     from node.commands.answers import deliver, wait_settled
+    from node.commands.ask import scale
     from node.commands.connect import connect
 
+    seconds = scale("--timeout", timeout, 0, 10**9) / 1_000_000
     client = connect(rpc, home, token_file)
-    state = wait_settled(client, find_job(client, job), time.monotonic() + timeout)
+    state = wait_settled(client, find_job(client, job), time.monotonic() + seconds)
     return deliver(client, state, out, as_json=as_json)
 
 
