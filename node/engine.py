@@ -24,8 +24,8 @@ from node.events import (
     TimerDue,
     TransactionOffered,
 )
-from node.inference import Inference, InferenceDone, InferenceFailed, WorkerDown, WorkerReady
-from node.member import Member
+from node.inference import InferenceDone, InferenceFailed, WorkerDown, WorkerReady
+from node.member import Generations, Member
 from node.network import (
     CallbackFault,
     DirectMessage,
@@ -66,7 +66,7 @@ class EngineParts:
     errands: Errands
     shelf: CertificateShelf
     network: Network
-    inference: Inference
+    generations: Generations
     timers: Timers[Timer | Chore]
     telemetry: Telemetry
 
@@ -257,7 +257,7 @@ class Engine:
     def _do_duties(self, final: Executed) -> None:
         requests, owed = self._parts.member.list_due(final.ledger)
         for request in requests:
-            self._parts.inference.submit(request)
+            self._parts.generations.submit(request)
         for body in owed:
             self._parts.postbox.offer_own(body)
 

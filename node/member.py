@@ -6,7 +6,7 @@ costs nothing but time (protocol.md section 3). An engine error is revealed as a
 
 import secrets
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Final, Protocol
 
 from node.inference import InferenceDone, InferenceFailed, InferenceRequest
 from node.storage import Storage
@@ -22,6 +22,19 @@ _PAYLOAD_CODEC: Final = Codec[RevealPayload](RevealPayload, 1024)
 SERVED_SNAPSHOTS: Final = 2
 FULL_CONFIDENCE_PPM: Final = 1_000_000
 ABSTENTION: Final = RevealPayload(True, ZERO_HASH, None, ZERO_HASH, 0)
+
+
+class Generations(Protocol):
+    """Where answers are generated; each comes back as one event."""
+
+    @property
+    def queued(self) -> int:
+        """How many requests wait."""
+        ...
+
+    def submit(self, request: InferenceRequest) -> None:
+        """Ask for an answer."""
+        ...
 
 
 class Member:

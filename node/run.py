@@ -2,23 +2,18 @@
 
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final, cast
+from typing import Final
 
 import trio
 
-from node.catch_up import CatchUp
-from node.certificates import CertificateShelf
-from node.chain import Chain, open_chain
+from node.assembly import OpenDisk, OpenWorld, assemble, first_leaf
 from node.config import Config, Setting, load_config
-from node.disk import StorageFailure
-from node.engine import Engine, EngineParts
-from node.errands import Errands
-from node.events import Chore, NodeEvent, TimerDue
+from node.events import NodeEvent
 from node.fetch_server import FetchServer
 from node.genesis_file import read_genesis
 from node.home import Home, find_home, hold_home, store_api_address
@@ -27,31 +22,20 @@ from node.inference import Inference, InferenceConfig, WorkerDown, build_worker_
 from node.jsonrpc import Context as RpcContext
 from node.keys import NodeKey, load_key
 from node.libp2p_network import open_network
-from node.member import Member
-from node.mempool import Mempool
 from node.network import Limits, NetworkConfig, Topic, Verdict
-from node.ordering import Ordering, OrderingParts
-from node.postbox import Postbox
 from node.rpc import REGISTRY
-from node.service import Service
 from node.storage import Storage, open_storage
 from node.telemetry import Level, Telemetry, open_telemetry
-from node.timers import Clock, Timers, read_clock
+from node.timers import Clock, read_clock
 from node.version import get_version
 from node.wal import OpenedWal, open_wal
 from node.wire import MAX_FETCH_RESPONSE_BYTES, TOPIC_CERTIFICATES, TOPIC_TRANSACTIONS, decode_batch
-from protocol.crypto import is_signature_valid
 from protocol.errors import InvalidMessage
-from protocol.genesis import Genesis, compute_chain_id, compute_validator_set
+from protocol.genesis import Genesis, compute_chain_id
 from protocol.jobs.beacon import Onion
-from protocol.ledger.draft import Ledger
-from protocol.ledger.entries import ONION_CODEC, onion_key
-from protocol.ordering.events import Timer
-from protocol.ordering.messages import QUORUM_CERT_CODEC, QuorumCert
-from protocol.ordering.state import Context, SimplexState, Tip, make_state
+from protocol.ordering.messages import QUORUM_CERT_CODEC
 from protocol.params import PROTOCOL_VERSION
-from protocol.units import ChainId, Hash
-from protocol.validators import index_of
+from protocol.units import ChainId
 
 CHANNEL_EVENTS: Final = (
     4_096  # what may wait for the engine; a full channel slows peers and clients down, and loses nothing
@@ -85,7 +69,7 @@ def run_node(home: Path, overrides: Mapping[str, Setting], passphrase: bytes | N
         try:
             trio.run(_run, opened)
         except BaseExceptionGroup as group:
-            raise _first_leaf(group) from group
+            raise first_leaf(group) from group
     return 0
 
 
@@ -107,61 +91,39 @@ async def _run(opened: OpenHome) -> None:
     config = opened.config
     http_config = load_http_config(config.rpc.host, config.rpc.port, config.rpc.token_file)
     http = await open_http(http_config)
-    clock = read_clock()
-    chain = open_chain(opened.storage, opened.genesis)
+    disk = OpenDisk(
+        signing=opened.key.signing,
+        load_onion=partial(Onion, opened.key.onion_secret),
+        genesis=opened.genesis,
+        chain_id=opened.chain_id,
+        storage=opened.storage,
+        wal=opened.wal,
+        telemetry=opened.telemetry,
+        clock=read_clock(),
+    )
     sender, inbound = trio.open_memory_channel[NodeEvent](CHANNEL_EVENTS)
     fetch_server = FetchServer(opened.storage)
     async with (
         open_network(_configure_network(opened, fetch_server), sender) as network,
         trio.open_nursery() as nursery,
     ):
-        timers = Timers[Timer | Chore](clock)
-        inference = _make_inference(config, clock, sender, opened.telemetry)
-        errands = Errands(network, nursery, sender, opened.telemetry)
-        mempool = Mempool(opened.chain_id, opened.genesis.params)
-        ordering = _open_ordering(opened, chain, clock, timers, mempool, errands, network.send)
-        fetch_server.get_recent = lambda: ordering.state
-        shelf = CertificateShelf(opened.storage, opened.genesis, chain.final.ledger)
-        parts = EngineParts(
-            node=opened.key.node,
-            chain=chain,
-            ordering=ordering,
-            postbox=Postbox(
-                opened.key.signing,
-                mempool,
-                ordering,
-                network,
-                opened.storage,
-                timers,
-                opened.telemetry,
-                chain.final.ledger,
-            ),
-            member=Member(opened.key.node, opened.chain_id, opened.storage),
-            catch_up=CatchUp(chain, ordering, errands, network, opened.telemetry),
-            errands=errands,
-            shelf=shelf,
-            network=network,
-            inference=inference,
-            timers=timers,
-            telemetry=opened.telemetry,
-        )
-        engine = Engine(parts)
+        inference = _make_inference(config, disk.clock, sender, opened.telemetry)
         addresses = {peer.node_id: peer.multiaddr for peer in config.network.peer_addresses}
-        service = Service(opened.genesis, engine, parts, opened.storage, shelf, sender, addresses, clock.now_ms())
-        nursery.start_soon(_forward_timers, timers, sender)
+        world = OpenWorld(network, inference, fetch_server, nursery, sender, addresses)
+        node = assemble(disk, world)
         if config.inference.models or config.inference.command:
             nursery.start_soon(inference.run)
         else:
             sender.send_nowait(
                 WorkerDown("no model is configured (inference.models): this node votes, but answers no jobs")
             )
-        nursery.start_soon(engine.run, inbound)
+        node.start(world, inbound)
         nursery.start_soon(
             partial(
                 serve_http,
                 http,
                 REGISTRY,
-                RpcContext(service, clock.now_ms),
+                RpcContext(node.service, disk.clock.now_ms),
                 http_config,
                 report=partial(_report, opened.telemetry),
             )
@@ -169,87 +131,13 @@ async def _run(opened: OpenHome) -> None:
         store_api_address(opened.home, http.url)
         opened.telemetry.emit(
             Level.INFO, "node_started", node=opened.key.node, chain=opened.chain_id, rpc=http.url,
-            p2p=" ".join(network.addresses), height=chain.final.header.height, version=get_version(),
+            p2p=" ".join(network.addresses), height=node.service.get_snapshot().header.height, version=get_version(),
         )  # fmt: skip
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async for received in signals:
                 opened.telemetry.emit(Level.INFO, "node_stopping", signal=signal.Signals(received).name)
                 break
         nursery.cancel_scope.cancel()
-
-
-def _open_ordering(
-    opened: OpenHome,
-    chain: Chain,
-    clock: Clock,
-    timers: Timers[Timer | Chore],
-    mempool: Mempool,
-    errands: Errands,
-    send: Callable[[bytes, bytes], bool],
-) -> Ordering:
-    own = index_of(compute_validator_set(opened.genesis), opened.key.node)
-    if own is not None and _is_wal_behind(opened):
-        opened.telemetry.emit(
-            Level.ERROR, "votes_wal_behind",
-            text="votes.wal is missing or older than the chain: this node follows, but signs no votes; restore the newest votes.wal"
-            " of this home, or leave the validator stopped",
-        )  # fmt: skip
-        own = None
-    onion = None if own is None else Onion(opened.key.onion_secret)
-    parts = OrderingParts(
-        chain=chain,
-        wal=opened.wal.wal,
-        clock=clock,
-        timers=timers,
-        telemetry=opened.telemetry,
-        source=mempool,
-        requests=errands,
-        send=send,
-        reveal=partial(_reveal, onion, opened.key.node),
-    )
-    ordering = Ordering(parts, _make_state(opened, chain, own, clock.now_ms()))
-    ordering.replay(opened.wal.records)
-    return ordering
-
-
-def _make_state(opened: OpenHome, chain: Chain, own: int | None, now_ms: int) -> SimplexState:
-    header = chain.final.header
-    context = Context(
-        chain=opened.chain_id,
-        epoch=0,
-        seed=opened.genesis.seed,
-        validators=compute_validator_set(opened.genesis),
-        own=own,
-        params=opened.genesis.params,
-        signer=None if own is None else opened.key.signing,
-        verify=is_signature_valid,
-    )
-    tip = Tip(header.view, header.height, chain.final.hash, header.time_ms)
-    return make_state(context, tip, _load_tip_cert(opened.storage, header.height), now_ms)
-
-
-def _load_tip_cert(storage: Storage, height: int) -> QuorumCert | None:
-    stored = storage.get_block(height)
-    if stored is None or stored.certificate is None:
-        return None
-    return QUORUM_CERT_CODEC.decode(stored.certificate)
-
-
-def _is_wal_behind(opened: OpenHome) -> bool:
-    """Whether the log may lack votes that this key has cast (rule R10: then it must not sign)."""
-    wal = opened.wal.wal
-    if opened.storage.bind_wal(wal.lineage, wal.position):
-        return False
-    wal.fork(opened.wal.records)
-    return True
-
-
-def _reveal(onion: Onion | None, node: bytes, ledger: Ledger, gap: int) -> Hash | None:
-    entry = ledger.entries.get(onion_key(node))
-    if onion is None or entry is None:
-        return None
-    slot = ONION_CODEC.decode(entry).tip_slot + gap
-    return onion.reveal(slot) if onion.has_slot(slot) else None
 
 
 def _configure_network(opened: OpenHome, fetch_server: FetchServer) -> NetworkConfig:
@@ -302,27 +190,5 @@ def _log_worker(telemetry: Telemetry, line: str) -> None:
     telemetry.emit(Level.DEBUG, "worker_log", line=line)
 
 
-async def _forward_timers(timers: Timers[Timer | Chore], events: trio.MemorySendChannel[NodeEvent]) -> None:
-    while True:
-        await events.send(TimerDue(await timers.wait_due()))
-
-
 def _report(telemetry: Telemetry, event: str, detail: str) -> None:
     telemetry.emit(Level.ERROR, event, detail=detail)
-
-
-def _first_leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The error that ended the node: the disk's before any other, otherwise the first."""
-    leaves = list(_leaves(group))
-    return next((leaf for leaf in leaves if isinstance(leaf, StorageFailure)), leaves[0])
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
-    leaves: list[BaseException] = []
-    for member in group.exceptions:
-        leaves.extend(
-            _leaves(cast("BaseExceptionGroup[BaseException]", member))
-            if isinstance(member, BaseExceptionGroup)
-            else [member]
-        )
-    return leaves

@@ -142,7 +142,7 @@ class Service:
 
     def _view_worker(self) -> WorkerView:
         models = tuple((compute_model_id(card), card.name) for card in self.engine.worker_models)
-        return WorkerView(not self.engine.worker_down, self.engine.worker_down, models, self.parts.inference.queued)
+        return WorkerView(not self.engine.worker_down, self.engine.worker_down, models, self.parts.generations.queued)
 
     def _list_peers(self) -> tuple[PeerView, ...]:
         return tuple(self._view_peer(statistics) for statistics in self.parts.network.statistics().peers)

@@ -14,9 +14,21 @@ import trio
 K = TypeVar("K", bound=Hashable)
 
 
+class Clock(Protocol):
+    """What a node needs of a clock."""
+
+    def now_ms(self) -> int:
+        """Milliseconds since the Unix epoch that never run backwards."""
+        ...
+
+    def now_us(self) -> int:
+        """A monotonic time in microseconds, to measure durations with."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
-class Clock:
-    """Milliseconds since the Unix epoch that never run backwards."""
+class SystemClock:
+    """The computer's clock. Units: milliseconds"""
 
     offset_ms: int
 
@@ -30,9 +42,9 @@ class Clock:
         return time.monotonic_ns() // 1_000
 
 
-def read_clock() -> Clock:
+def read_clock() -> SystemClock:
     """A clock set by the system's time now."""
-    return Clock(time.time_ns() // 1_000_000 - time.monotonic_ns() // 1_000_000)
+    return SystemClock(time.time_ns() // 1_000_000 - time.monotonic_ns() // 1_000_000)
 
 
 class MillisecondClock(Protocol):

@@ -1,0 +1,220 @@
+"""A node's machines put together from what is open already: its disk, clock, network and worker. Wiring only; run.py opens those."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import cast
+
+import trio
+
+from node.catch_up import CatchUp
+from node.certificates import CertificateShelf
+from node.chain import Chain, open_chain
+from node.disk import StorageFailure
+from node.engine import Engine, EngineParts
+from node.errands import Errands
+from node.events import Chore, NodeEvent, TimerDue
+from node.fetch_server import FetchServer
+from node.member import Generations, Member
+from node.mempool import Mempool
+from node.network import Network
+from node.ordering import Ordering, OrderingParts
+from node.postbox import Postbox
+from node.service import Service
+from node.storage import Storage
+from node.telemetry import Level, Telemetry
+from node.timers import Clock, Timers
+from node.wal import OpenedWal
+from protocol.crypto import SigningKey, is_signature_valid
+from protocol.genesis import Genesis, compute_validator_set
+from protocol.jobs.beacon import Onion
+from protocol.ledger.draft import Ledger
+from protocol.ledger.entries import ONION_CODEC, onion_key
+from protocol.ordering.events import Timer
+from protocol.ordering.messages import QUORUM_CERT_CODEC, QuorumCert
+from protocol.ordering.state import Context, SimplexState, Tip, make_state
+from protocol.units import ChainId, Hash, NodeId
+from protocol.validators import index_of
+
+
+@dataclass(frozen=True, slots=True)
+class OpenDisk:
+    """What a node holds open before it says anything to anybody."""
+
+    signing: SigningKey
+    load_onion: Callable[[], Onion]  # a validator's; making it takes a moment
+    genesis: Genesis
+    chain_id: ChainId
+    storage: Storage
+    wal: OpenedWal
+    telemetry: Telemetry
+    clock: Clock
+
+    @property
+    def node(self) -> NodeId:
+        """The node's name and account."""
+        return self.signing.public
+
+
+@dataclass(frozen=True, slots=True)
+class OpenWorld:
+    """Whom a node talks to, and the tasks that talk."""
+
+    network: Network
+    generations: Generations
+    fetch_server: FetchServer
+    nursery: trio.Nursery
+    events: trio.MemorySendChannel[NodeEvent]
+    addresses: Mapping[NodeId, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Assembled:
+    """A node ready to run."""
+
+    engine: Engine
+    service: Service
+    timers: Timers[Timer | Chore]
+
+    def start(self, world: OpenWorld, inbound: trio.MemoryReceiveChannel[NodeEvent]) -> None:
+        """Let time and everything that happened reach the engine."""
+        world.nursery.start_soon(forward_timers, self.timers, world.events)
+        world.nursery.start_soon(self.engine.run, inbound)
+
+
+def assemble(disk: OpenDisk, world: OpenWorld) -> Assembled:
+    """A node over an open disk and an open world; nothing runs yet.
+
+    Raises: StorageFailure.
+    """
+    chain = open_chain(disk.storage, disk.genesis)
+    timers = Timers[Timer | Chore](disk.clock)
+    errands = Errands(world.network, world.nursery, world.events, disk.telemetry)
+    mempool = Mempool(disk.chain_id, disk.genesis.params)
+    ordering = _open_ordering(disk, chain, timers, mempool, errands, world.network.send)
+    world.fetch_server.get_recent = lambda: ordering.state
+    shelf = CertificateShelf(disk.storage, disk.genesis, chain.final.ledger)
+    parts = EngineParts(
+        node=disk.node,
+        chain=chain,
+        ordering=ordering,
+        postbox=Postbox(
+            disk.signing,
+            mempool,
+            ordering,
+            world.network,
+            disk.storage,
+            timers,
+            disk.telemetry,
+            chain.final.ledger,
+        ),
+        member=Member(disk.node, disk.chain_id, disk.storage),
+        catch_up=CatchUp(chain, ordering, errands, world.network, disk.telemetry),
+        errands=errands,
+        shelf=shelf,
+        network=world.network,
+        generations=world.generations,
+        timers=timers,
+        telemetry=disk.telemetry,
+    )
+    engine = Engine(parts)
+    service = Service(
+        disk.genesis, engine, parts, disk.storage, shelf, world.events, world.addresses, disk.clock.now_ms()
+    )
+    return Assembled(engine, service, timers)
+
+
+async def forward_timers(timers: Timers[Timer | Chore], events: trio.MemorySendChannel[NodeEvent]) -> None:
+    """Every timer that is due becomes an event, until cancelled."""
+    while True:
+        await events.send(TimerDue(await timers.wait_due()))
+
+
+def _open_ordering(
+    disk: OpenDisk,
+    chain: Chain,
+    timers: Timers[Timer | Chore],
+    mempool: Mempool,
+    errands: Errands,
+    send: Callable[[bytes, bytes], bool],
+) -> Ordering:
+    own = index_of(compute_validator_set(disk.genesis), disk.node)
+    if own is not None and _is_wal_behind(disk):
+        disk.telemetry.emit(
+            Level.ERROR, "votes_wal_behind",
+            text="votes.wal is missing or older than the chain: this node follows, but signs no votes; restore the newest votes.wal"
+            " of this home, or leave the validator stopped",
+        )  # fmt: skip
+        own = None
+    onion = None if own is None else disk.load_onion()
+    parts = OrderingParts(
+        chain=chain,
+        wal=disk.wal.wal,
+        clock=disk.clock,
+        timers=timers,
+        telemetry=disk.telemetry,
+        source=mempool,
+        requests=errands,
+        send=send,
+        reveal=partial(_reveal, onion, disk.node),
+    )
+    ordering = Ordering(parts, _make_state(disk, chain, own))
+    ordering.replay(disk.wal.records)
+    return ordering
+
+
+def _make_state(disk: OpenDisk, chain: Chain, own: int | None) -> SimplexState:
+    header = chain.final.header
+    context = Context(
+        chain=disk.chain_id,
+        epoch=0,
+        seed=disk.genesis.seed,
+        validators=compute_validator_set(disk.genesis),
+        own=own,
+        params=disk.genesis.params,
+        signer=None if own is None else disk.signing,
+        verify=is_signature_valid,
+    )
+    tip = Tip(header.view, header.height, chain.final.hash, header.time_ms)
+    return make_state(context, tip, _load_tip_cert(disk.storage, header.height), disk.clock.now_ms())
+
+
+def _load_tip_cert(storage: Storage, height: int) -> QuorumCert | None:
+    stored = storage.get_block(height)
+    if stored is None or stored.certificate is None:
+        return None
+    return QUORUM_CERT_CODEC.decode(stored.certificate)
+
+
+def _is_wal_behind(disk: OpenDisk) -> bool:
+    """Whether the log may lack votes that this key has cast (rule R10: then it must not sign)."""
+    wal = disk.wal.wal
+    if disk.storage.bind_wal(wal.lineage, wal.position):
+        return False
+    wal.fork(disk.wal.records)
+    return True
+
+
+def _reveal(onion: Onion | None, node: bytes, ledger: Ledger, gap: int) -> Hash | None:
+    entry = ledger.entries.get(onion_key(node))
+    if onion is None or entry is None:
+        return None
+    slot = ONION_CODEC.decode(entry).tip_slot + gap
+    return onion.reveal(slot) if onion.has_slot(slot) else None
+
+
+def first_leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error that ended the node: the disk's before any other, otherwise the first."""
+    leaves = list(_leaves(group))
+    return next((leaf for leaf in leaves if isinstance(leaf, StorageFailure)), leaves[0])
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    leaves: list[BaseException] = []
+    for member in group.exceptions:
+        leaves.extend(
+            _leaves(cast("BaseExceptionGroup[BaseException]", member))
+            if isinstance(member, BaseExceptionGroup)
+            else [member]
+        )
+    return leaves
