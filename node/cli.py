@@ -60,10 +60,6 @@ def run_app(app: typer.Typer, name: str, arguments: Sequence[str]) -> int:
         return _tell(Fault(Trouble.USAGE, error.format_message().rstrip(".")), as_json=as_json)
     except (KeyboardInterrupt, typer.Abort):
         return _tell(Fault(Trouble.INTERRUPTED, "stopped by Ctrl-C"), as_json=as_json)
-    except BrokenPipeError:
-        # Whoever read the output has gone (`quorate jobs ls | head`): there is nobody to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return Exit.OK
 
 
 def _build_app() -> typer.Typer:
@@ -130,7 +126,7 @@ def _tell(fault: Fault, *, as_json: bool) -> int:
             "message": fault.message,
             "cure": fault.cure,
         }
-        print_json({"error": error})
+        print_json({"error": {**error, "job": fault.job} if fault.job else error})
     return fault.exit_code
 
 

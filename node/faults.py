@@ -324,11 +324,14 @@ CONSEQUENCES: Final[dict[Reason, Consequence]] = {reason: Consequence(*row) for 
 class Fault(Exception):
     """Something that the caller is told in one sentence; everything else follows from its reason."""
 
-    def __init__(self, reason: Reason, message: str, *, cure: str = "", exit_code: Exit | None = None) -> None:
+    def __init__(
+        self, reason: Reason, message: str, *, cure: str = "", exit_code: Exit | None = None, job: str = ""
+    ) -> None:
         super().__init__(message)
         consequence = CONSEQUENCES[reason]
         self.reason = reason
         self.message = message
+        self.job = job  # the job that it is about, where a program should know
         self.cure = cure or consequence.cure
         self.exit_code = consequence.exit if exit_code is None else exit_code
         self.rpc_code = consequence.rpc

@@ -69,18 +69,6 @@ class Answer(msgspec.Struct, frozen=True):
     certificate: str | None
 
 
-class JobGoesOn(Fault):
-    """Nobody waits any longer, but the job is not settled."""
-
-    def __init__(self, job: str, why: str) -> None:
-        super().__init__(
-            Trouble.TIMED_OUT,
-            f"{why}; job {job} goes on",
-            cure=f"quorate jobs wait {job}",
-        )
-        self.job = job
-
-
 def wait_settled(client: NodeClient, job: str, deadline: float) -> JobState:
     """The job once it is settled, with a progress line until then. Units: deadline on the monotonic clock.
 
@@ -88,24 +76,28 @@ def wait_settled(client: NodeClient, job: str, deadline: float) -> JobState:
     """
     line = ProgressLine()
     started = time.monotonic()
-    seen: str | None = None
+    seen = ""  # no progress is called so: the first answer comes at once
     try:
         while True:
             left_ms = round((deadline - time.monotonic()) * 1000)
             if left_ms <= 0:
-                raise JobGoesOn(job, f"no answer within {time.monotonic() - started:.0f} s")
+                raise _goes_on(job, f"no answer within {time.monotonic() - started:.0f} s")
             state = _poll(client, job, seen, min(left_ms, _POLL_MS, MAX_WAIT_MS))
             if state is not None and state.status != "open":
                 return state
-            seen = None if state is None else state.progress
+            seen = "" if state is None else state.progress
             line.show(_describe(job, state), f"· {time.monotonic() - started:.0f} s")
     except KeyboardInterrupt as interrupt:
-        raise JobGoesOn(job, "stopped waiting") from interrupt
+        raise _goes_on(job, "stopped waiting") from interrupt
     finally:
         line.clear()
 
 
-def _poll(client: NodeClient, job: str, seen: str | None, wait_ms: int) -> JobState | None:
+def _goes_on(job: str, why: str) -> Fault:
+    return Fault(Trouble.TIMED_OUT, f"{why}; job {job} goes on", cure=f"quorate jobs wait {job}", job=job)
+
+
+def _poll(client: NodeClient, job: str, seen: str, wait_ms: int) -> JobState | None:
     """The job's state; None while it waits for its block."""
     try:
         return client.call("job_wait", JobWaitParams(job, wait_ms, seen), JobState)
