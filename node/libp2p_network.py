@@ -18,7 +18,7 @@ import trio
 from node import fetch
 from node.libp2p_gossip import GossipPort, PublishQueue
 from node.libp2p_hardening import DIRECT_PROTOCOL, FETCH_PROTOCOL, Libp2pHost, check_address, open_host
-from node.libp2p_streams import ConnectionListener, PeerStream, guard_handler, unwrap
+from node.libp2p_streams import ConnectionListener, PeerStream, guard_handler, unwrapped
 from node.network import (
     CHAIN_ID_BYTES,
     CallbackFault,
@@ -65,7 +65,7 @@ async def open_network(
     listen = (config.listen_host, config.listen_port)
     # The host is closed after our own tasks and outside their cancelled scope: libp2p awaits while it closes, and a
     # Cancelled from there would take the place of whatever the caller raised.
-    try:
+    with unwrapped():
         async with (
             open_host(config.seed, listen, topics, network, listener, handlers, config.limits, config.timing) as host,
             trio.open_nursery() as nursery,
@@ -75,8 +75,6 @@ async def open_network(
                 yield network
             finally:
                 nursery.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        raise unwrap(group) from None
 
 
 class Libp2pNetwork(GossipPort):

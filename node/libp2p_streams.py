@@ -46,12 +46,18 @@ def log_only(detail: str) -> None:
     logging.getLogger(__name__).debug("libp2p: %s", detail)
 
 
-def unwrap(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """A lone exception as it was raised: five nurseries of libp2p's lie between our caller's body and us."""
-    if len(group.exceptions) > 1:
-        return group
-    inner = group.exceptions[0]
-    return unwrap(inner) if isinstance(inner, BaseExceptionGroup) else inner
+@contextmanager
+def unwrapped() -> Generator[None, None, None]:
+    """Inside, a lone exception in nested groups leaves as it was raised; libp2p's nurseries alone make five layers."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        raise _find_lone(group) from None
+
+
+def _find_lone(error: BaseException) -> BaseException:
+    inner: tuple[BaseException, ...] = getattr(error, "exceptions", ())
+    return _find_lone(inner[0]) if len(inner) == 1 else error
 
 
 class PeerStream:
