@@ -1,6 +1,6 @@
 """Proofs that a validator broke a voting rule: two messages of its own about one view that no honest validator signs both.
 
-A proof names its own validator: nobody who keeps rules R2 to R4 and its write-ahead log can be accused (ledger.md 1.1).
+A proof names its own validator: nobody who keeps rules R2 to R4 and its write-ahead log can be accused.
 """
 
 from enum import IntEnum

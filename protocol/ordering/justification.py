@@ -1,7 +1,7 @@
 """Why a proposal may stand on its parent: rule R1's choice for the leader, rule R2's judgement for everybody else.
 
 The certificates travel with the proposal. What a judge happens to hold does not count: nodes hold different certificates of one
-view, and a vote that rests on them would look like a broken rule to everybody else (ledger.md 1.1 and 1.3, "split certificates").
+view, and a vote that rests on them would look like a broken rule to everybody else.
 """
 
 from dataclasses import dataclass

@@ -23,7 +23,8 @@ from protocol.units import ZERO_HASH, Hash
 from protocol.validators import compute_leader
 from tests.simulation.application import HashChain
 from tests.simulation.keys import CheapSigner
-from tests.simulation.node import Addresses, Letter, SimulatedNode
+from tests.simulation.node import Addresses, SimulatedNode
+from tests.simulation.parcels import Letter
 from tests.simulation.world import World
 
 

@@ -18,7 +18,8 @@ from tests.simulation.adversaries import Evil, Silent, UnforgettingChain
 from tests.simulation.application import Application, HashChain
 from tests.simulation.invariants import Violation, Watch
 from tests.simulation.keys import CheapSigner, make_public, verify_cheaply
-from tests.simulation.node import Addresses, Crash, SimulatedNode, Submit
+from tests.simulation.node import Addresses, SimulatedNode
+from tests.simulation.parcels import Crash, Submit
 from tests.simulation.world import CALM, RAIN, STORM, Weather, World
 
 PARAMS: Final = replace(DEVNET, max_delay_ms=2_000, idle_interval_ms=1_000)

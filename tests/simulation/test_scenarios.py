@@ -9,7 +9,8 @@ import pytest
 from protocol.ordering.effects import CatchUp, Effect
 from protocol.ordering.messages import QuorumCert, VoteKind
 from protocol.ordering.state import BlockStatus
-from tests.simulation.node import Crash, SimulatedNode
+from tests.simulation.node import SimulatedNode
+from tests.simulation.parcels import Crash
 from tests.simulation.schedule import PARAMS, Network, Plan, make_network, run_calm, submit
 from tests.simulation.world import CALM, Weather
 
