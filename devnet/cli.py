@@ -4,16 +4,13 @@ import io
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Final, TypeAlias
+from typing import Annotated, TypeAlias
 
 import typer
 
+from devnet.wish import DEFAULT_NODES, parse_wish
 from node.cli import run_app
 from node.commands import options
-from node.faults import Fault, Trouble
-
-DEFAULT_NODES: Final = 5
-MAX_NODES: Final = 32  # each one is two processes; more than that no single machine runs well
 
 DevnetHome: TypeAlias = Annotated[
     Path | None,
@@ -55,9 +52,9 @@ def up(
     as_json: options.Json = False,
 ) -> int:
     """Start a devnet: a new one, or the one that DIR holds. Without --detach, Ctrl-C stops it."""
-    from devnet.commands import Wish, run_up
+    from devnet.commands import run_up
 
-    wish = Wish(_check_nodes(nodes), _parse_cheats(cheat or []), tuple(model or ()))
+    wish = parse_wish(nodes, cheat or [], model or [])
     return run_up(_choose_home(home), wish, is_detached=detach, as_json=as_json)
 
 
@@ -100,22 +97,6 @@ def demo(as_json: options.Json = False) -> int:
     from devnet.demo import run_demo
 
     return run_demo(as_json=as_json)
-
-
-def _check_nodes(nodes: int | None) -> int | None:
-    if nodes is not None and not 1 <= nodes <= MAX_NODES:
-        raise Fault(Trouble.USAGE, f"expected --nodes between 1 and {MAX_NODES}, got {nodes}")
-    return nodes
-
-
-def _parse_cheats(given: list[str]) -> dict[int, str]:
-    cheats: dict[int, str] = {}
-    for text in given:
-        index, _, name = text.partition("=")
-        if not index.isascii() or not index.isdigit() or not name:
-            raise Fault(Trouble.USAGE, f"expected --cheat I=NAME, as in 4=small-model, got {text[:80]!r}")
-        cheats[int(index[:6])] = name
-    return cheats
 
 
 def _choose_home(home: Path | None) -> Path:

@@ -6,7 +6,6 @@ import sys
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TextIO
 
@@ -18,22 +17,12 @@ from devnet.genesis import DEFAULT_MODEL, find_model
 from devnet.homes import Plan, Worker, create_devnet, get_log, hold_directory, list_models
 from devnet.interruption import Interrupted, Interruption, watch_signals
 from devnet.launch import LOOK_S, NodeFailed, Running, read_status, start_devnet, stop_devnet, stop_running
-from devnet.next_steps import print_next_steps
+from devnet.next_steps import name_command, print_next_steps
+from devnet.wish import DEFAULT_NODES, Wish
 from node.faults import Exit, Fault, Trouble
 from node.render import clean, open_console, print_json, print_note, print_table, shorten
 from node.rpc_types import NodeStatus
 from protocol.params import UNIT
-
-DEFAULT_NODES: Final = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What the command line asks a devnet to be; None and nothing mean: as it is, or as usual."""
-
-    nodes: int | None
-    cheats: Mapping[int, str]
-    models: tuple[str, ...]
 
 
 class NodeLine(msgspec.Struct, frozen=True):
@@ -80,17 +69,18 @@ def build_plan(wish: Wish) -> Plan:
     models = tuple(dict.fromkeys((DEFAULT_MODEL, *wish.models)))
     directories = [find_model(name) for name in models]
     nodes = DEFAULT_NODES if wish.nodes is None else wish.nodes
-    for index in wish.cheats:
+    cheats: Mapping[int, str] = wish.cheats or {}
+    for index in cheats:
         if index >= nodes:
             raise Fault(
                 Trouble.USAGE,
                 f"expected --cheat for a node between 0 and {nodes - 1}, got {index}",
                 cure="count from 0",
             )
-    cheats = {
-        index: Worker(name, build_cheat_command(find_cheat(name), directories)) for index, name in wish.cheats.items()
+    workers = {
+        index: Worker(name, build_cheat_command(find_cheat(name), directories)) for index, name in cheats.items()
     }
-    return Plan(nodes, models, cheats)
+    return Plan(nodes, models, workers)
 
 
 def open_devnet(directory: Path, wish: Wish, plan: Plan, interruption: Interruption) -> DevnetFile:
@@ -119,7 +109,7 @@ def _check_same(directory: Path, devnet: DevnetFile, wish: Wish) -> None:
     models = set(list_models(devnet))
     wanted = [
         ("--nodes", wish.nodes, len(devnet.nodes)),
-        ("--cheat", dict(wish.cheats) or None, cheats),
+        ("--cheat", wish.cheats, cheats),
         ("--model", (models | set(wish.models)) if wish.models else None, models),
     ]
     for option, wished, found in wanted:
@@ -166,7 +156,9 @@ def _attend(running: Running, interruption: Interruption) -> int:
     codes = [process.returncode for process in running.processes]
     if killed:
         print_note(f"{len(killed)} of the nodes did not end by themselves and were killed")
-    print_note(f"all {len(codes)} nodes have ended; `quorate devnet up --home {running.directory}` goes on from here")
+    print_note(
+        f"all {len(codes)} nodes have ended; `{name_command()} devnet up --home {running.directory}` goes on from here"
+    )
     return Exit.INTERNAL if killed else Exit.OK
 
 

@@ -8,20 +8,23 @@ import random
 import shutil
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 import msgspec
 
-from devnet.commands import StartReport, Wish, build_plan, print_tail
+from devnet.commands import StartReport, build_plan, print_tail
 from devnet.demo_words import Narrator
 from devnet.devnet_file import DevnetFile, DevnetNode
 from devnet.genesis import MODELS
 from devnet.homes import create_devnet, hold_directory
 from devnet.interruption import Interrupted, Interruption, watch_signals
-from devnet.launch import NodeFailed, Running, start_devnet, stop_running
-from devnet.quorate_process import run_quorate
+from devnet.launch import NodeFailed, start_devnet, stop_running
+from devnet.quorate_process import Finished, run_quorate
+from devnet.wish import Wish
 from node.commands.answers import Answer
 from node.commands.verify import VerifyResult
 from node.faults import Exit, Fault, Trouble
@@ -63,14 +66,19 @@ class Claim(msgspec.Struct, frozen=True):
     holds: bool
 
 
+Run: TypeAlias = Callable[[Sequence[str], Path], Finished]
+ReadJob: TypeAlias = Callable[[DevnetNode, str], JobState]
+
+
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What the demo plays on."""
+    """What the demo plays on: a directory, a running network, and how to run `quorate` and to look at a job."""
 
     place: Path
     devnet: DevnetFile
     narrator: Narrator
-    interruption: Interruption
+    run: Run
+    read_job: ReadJob
 
 
 def run_demo(*, as_json: bool) -> int:
@@ -79,25 +87,25 @@ def run_demo(*, as_json: bool) -> int:
     Raises: Fault where the network does not start, or a program of ours cannot be run.
     """
     narrator = Narrator(is_quiet=as_json)
-    questions = random.sample(load_questions(), len(ROUNDS))
     began = time.monotonic()
     with watch_signals() as interruption, tempfile.TemporaryDirectory(prefix="quorate-demo-") as name:
         place = Path(name).resolve()
         narrator.open_play(VALIDATORS, CHEATER)
-        running = _start(place / "devnet", interruption)
         try:
-            stage = Stage(place, running.devnet, narrator, interruption)
-            claims = [claim for index in range(len(ROUNDS)) for claim in _play_round(stage, index, questions[index])]
-            claims += [_claim_cheater_was_drawn(claims), _play_forgery(stage)]
+            claims = _play_on_devnet(place, narrator, interruption)
         except Interrupted as asked:
             raise Fault(Trouble.INTERRUPTED, "the demo was stopped; its nodes have ended") from asked
-        finally:
-            stop_running(running)
-    is_kept = all(claim.holds for claim in claims)
-    narrator.close_play([claim.claim for claim in claims if not claim.holds], time.monotonic() - began)
+    broken = [claim.claim for claim in claims if not claim.holds]
+    narrator.close_play(broken, time.monotonic() - began)
     if as_json:
-        print_json({"ok": is_kept, "claims": claims})
-    return Exit.OK if is_kept else Exit.INTERNAL
+        print_json({"ok": not broken, "claims": claims})
+    return Exit.INTERNAL if broken else Exit.OK
+
+
+def play(stage: Stage, questions: Sequence[Question]) -> list[Claim]:
+    """All three questions and the forgery; everything that was claimed, and whether it was so."""
+    claims = [claim for index in range(len(ROUNDS)) for claim in _play_round(stage, index, questions[index])]
+    return [*claims, _claim_cheater_was_drawn(claims), _play_forgery(stage)]
 
 
 def load_questions() -> list[Question]:
@@ -113,17 +121,27 @@ def load_questions() -> list[Question]:
         ) from error
 
 
-def _start(directory: Path, interruption: Interruption) -> Running:
-    plan = build_plan(Wish(VALIDATORS, {CHEATER: CHEAT}, ()))
-    try:
-        with hold_directory(directory):
-            devnet = create_devnet(directory, plan, interruption.check)
-            return start_devnet(directory, devnet, interruption, StartReport())
-    except NodeFailed as failure:
-        print_tail(failure)
-        raise
-    except Interrupted as asked:
-        raise Fault(Trouble.INTERRUPTED, "the demo was stopped; its nodes have ended") from asked
+def _play_on_devnet(place: Path, narrator: Narrator, interruption: Interruption) -> list[Claim]:
+    """What held, on a network that is gone when this returns or raises."""
+    directory = place / "devnet"
+    plan = build_plan(Wish(VALIDATORS, {CHEATER: CHEAT}))
+    with hold_directory(directory):
+        devnet = create_devnet(directory, plan, interruption.check)
+        try:
+            running = start_devnet(directory, devnet, interruption, StartReport())
+        except NodeFailed as failure:
+            print_tail(failure)
+            raise
+        try:
+            run: Run = partial(run_quorate, interruption=interruption)
+            stage = Stage(place, running.devnet, narrator, run, _read_job)
+            return play(stage, random.sample(load_questions(), len(ROUNDS)))
+        finally:
+            stop_running(running)
+
+
+def _read_job(via: DevnetNode, job: str) -> JobState:
+    return NodeClient(via.rpc).call("job_get", JobParams(job), JobState)
 
 
 def _play_round(stage: Stage, index: int, question: Question) -> list[Claim]:
@@ -135,7 +153,7 @@ def _play_round(stage: Stage, index: int, question: Question) -> list[Claim]:
     answer = _ask(stage, question, round_, via, certificate)
     if answer is None:
         return [Claim(f"question {number} was answered", holds=False)]
-    state = NodeClient(via.rpc).call("job_get", JobParams(answer.job), JobState)
+    state = stage.read_job(via, answer.job)
     cheater = stage.devnet.nodes[CHEATER].node
     stage.narrator.show_answer(answer, state, cheater, certificate.stat().st_size)
     code, verified = _verify(stage, certificate)
@@ -161,7 +179,7 @@ def _ask(stage: Stage, question: Question, round_: Round, via: DevnetNode, out: 
     """The answer, or None where there is none, which was told."""
     arguments = ["ask", question.prompt, "--rule", round_.rule, "--committee", str(round_.seats), "--rpc", via.rpc]
     options = ["--timeout", str(ASK_S), "--out", str(out), "--json"]
-    finished = run_quorate([*arguments, *options], stage.place, stage.interruption)
+    finished = stage.run([*arguments, *options], stage.place)
     if finished.code == Exit.OK:
         return msgspec.json.decode(finished.output, type=Answer)
     print_note(f"quorate ask ended with exit code {finished.code}: {finished.told}")
@@ -178,7 +196,7 @@ def _verify(stage: Stage, certificate: Path) -> tuple[int, VerifyResult]:
         shutil.copy(certificate, desk / "answer.qrc")
         shutil.copy(stage.devnet.genesis, desk / "genesis.json")
         arguments = ["verify", "answer.qrc", "--genesis", "genesis.json", "--json"]
-        finished = run_quorate(arguments, desk, stage.interruption)
+        finished = stage.run(arguments, desk)
     try:
         return finished.code, msgspec.json.decode(finished.output, type=VerifyResult)
     except msgspec.MsgspecError as error:

@@ -40,6 +40,17 @@ class Running:
     processes: tuple["subprocess.Popen[bytes]", ...]
 
 
+@dataclass(frozen=True, slots=True)
+class NodeCommand:
+    """What is started with a home's path as its last argument, and how long it may take to be ready. Units: seconds"""
+
+    words: tuple[str, ...] = (sys.executable, "-P", "-m", "node.cli", "run", "--home")
+    ready_s: float = READY_S
+
+
+QUORATE_RUN: Final = NodeCommand()
+
+
 class NodeFailed(Fault):
     """A node that ended before it was ready, or never became so; the devnet was stopped. `tail` is the end of its log."""
 
@@ -57,7 +68,13 @@ class NodeFailed(Fault):
 Report = Callable[[DevnetNode, str], None]
 
 
-def start_devnet(directory: Path, devnet: DevnetFile, interruption: Interruption, report: Report) -> Running:
+def start_devnet(
+    directory: Path,
+    devnet: DevnetFile,
+    interruption: Interruption,
+    report: Report,
+    command: NodeCommand = QUORATE_RUN,
+) -> Running:
     """The devnet with every node ready: the whole network answers. Otherwise nothing of it is left running.
 
     Raises: NodeFailed; Interrupted; StorageFailure.
@@ -65,7 +82,7 @@ def start_devnet(directory: Path, devnet: DevnetFile, interruption: Interruption
     for attempt in range(1, _ATTEMPTS + 1):
         devnet = ensure_ports(directory, devnet)
         try:
-            return _start_once(directory, devnet, interruption, report)
+            return _start_once(directory, devnet, interruption, report, command)
         except NodeFailed:
             # Between the look at a port and the node's use of it somebody else may have come; then, and only then, again.
             if attempt == _ATTEMPTS or all(is_port_free(port) for node in devnet.nodes for port in list_ports(node)):
@@ -73,7 +90,7 @@ def start_devnet(directory: Path, devnet: DevnetFile, interruption: Interruption
     raise AssertionError("the last attempt neither started the devnet nor failed")
 
 
-def wait_ready(running: Running, interruption: Interruption, report: Report, deadline_s: float = READY_S) -> None:
+def wait_ready(running: Running, interruption: Interruption, report: Report, deadline_s: float) -> None:
     """Goes on once every node's checks hold: worker loaded, a block final, a quorum of peers that see it.
 
     Raises: NodeFailed; Interrupted.
@@ -150,21 +167,23 @@ def build_environment(environment: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _start_once(directory: Path, devnet: DevnetFile, interruption: Interruption, report: Report) -> Running:
+def _start_once(
+    directory: Path, devnet: DevnetFile, interruption: Interruption, report: Report, command: NodeCommand
+) -> Running:
     running = Running(directory, devnet, ())
     with ExitStack() as stack:
         stack.callback(lambda: stop_running(running))
         for node in devnet.nodes:
             interruption.check()
-            running = _add_process(running, node)
-        wait_ready(running, interruption, report)
+            running = _add_process(running, node, command.words)
+        wait_ready(running, interruption, report, command.ready_s)
         stack.pop_all()
     return running
 
 
-def _add_process(running: Running, node: DevnetNode) -> Running:
+def _add_process(running: Running, node: DevnetNode, command: Sequence[str]) -> Running:
     """With one node more, written down at once: whatever becomes of this process, `down` finds that one."""
-    process = _start_process(node)
+    process = _start_process(node, command)
     mark = mark_child(process.pid)
     started = replace(node, pid=mark.pid, started=mark.started)
     nodes = tuple(started if other.index == node.index else other for other in running.devnet.nodes)
@@ -173,11 +192,10 @@ def _add_process(running: Running, node: DevnetNode) -> Running:
     return added
 
 
-def _start_process(node: DevnetNode) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-P", "-m", "node.cli", "run", "--home", node.home]
+def _start_process(node: DevnetNode, command: Sequence[str]) -> "subprocess.Popen[bytes]":
     with _open_log(node) as log:
         return subprocess.Popen(
-            command,
+            [*command, node.home],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
