@@ -1,4 +1,4 @@
-"""From which genesis a network can start, and what its first state holds."""
+"""From which genesis a network can start, and what its first state holds (L1)."""
 
 from collections.abc import Callable
 

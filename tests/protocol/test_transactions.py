@@ -1,4 +1,4 @@
-"""Transactions: canonical, named without their signatures, signed for one chain by one author."""
+"""Transactions: canonical, named without their signatures, signed for one chain by one author (T14)."""
 
 import pytest
 from hypothesis import given

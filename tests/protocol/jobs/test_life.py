@@ -1,4 +1,4 @@
-"""A job's phases, step by step, without a ledger: when a window closes, who may send what, who takes a seat over."""
+"""A job's phases, step by step, without a ledger: when a window closes, who may send what, who takes a seat over (J2, J4 to J12)."""
 
 import pytest
 from msgspec.structs import replace

@@ -1,4 +1,4 @@
-"""Whole jobs through blocks: every way a job ends, and what it leaves on accounts, records and the settlement."""
+"""Whole jobs through blocks: every way a job ends, and what it leaves on accounts, records and the settlement (J3, J11 to J15, M3 to M6)."""
 
 import pytest
 from msgspec.structs import replace
@@ -269,6 +269,19 @@ def test_a_no_show_is_replaced_at_half_the_window_and_loses_reliability_only() -
     assert compute_reliability(worse) < compute_reliability(NEW_RECORD) < compute_reliability(better)
 
 
+def test_an_accepted_job_moves_reliability_however_many_were_missing() -> None:
+    chain = start_chain()
+    job = chain.submit(make_request(seats=5, fee=50_000))
+    members = chain.members(job)
+    chain.commit_all(job, dict.fromkeys(members[:3], RIGHT))
+    chain.close_window(job)
+    chain.reveal_all(job, dict.fromkeys(members[:3], RIGHT))
+    assert settlement_of(chain, job).decision is Decision.ACCEPTED
+    for index, node in enumerate(members):
+        has_served = compute_reliability(get_record(chain.ledger, node)) > compute_reliability(NEW_RECORD)
+        assert has_served == (index < 3)
+
+
 def test_takers_are_the_next_of_the_same_draw() -> None:
     chain = start_chain()
     job = chain.submit()
@@ -385,6 +398,10 @@ def test_who_missed_more_than_half_of_its_last_seats_is_left_out_for_a_period_an
         chain.close_window(job)
         chain.reveal_all(job, said)
     until = get_record(chain.ledger, lazy).suspended_height
+    assert chain.ledger.chain.snapshot_height + MINIMAL.snapshot_heights > chain.header.height  # still a candidate
+    with pytest.raises(InvalidTransaction) as refusal:
+        check_transaction(chain.ledger, chain.ask(make_request(seats=5, fee=50_000)))
+    assert "there are 4" in str(refusal.value)
 
     def is_candidate() -> bool:
         snapshot = get_candidates(chain.ledger, chain.ledger.chain.snapshot_height)

@@ -1,4 +1,4 @@
-"""Every way units move inside a block: each keeps the sum, and none takes what is not there."""
+"""Every way units move inside a block: each keeps the sum, and none takes what is not there (M2, M6)."""
 
 import pytest
 

@@ -238,7 +238,7 @@ def test_the_network_takes_only_so_many_open_jobs_at_once() -> None:
     assert refusal.reason is Rejection.BUSY
 
 
-# --- job transactions
+# --- job transactions (T15)
 
 
 def test_job_transactions_need_an_open_job() -> None:

@@ -1,4 +1,4 @@
-"""The ledger as a value: conservation under whatever happens, the same ledger from its entries, one local copy a block."""
+"""The ledger as a value: conservation under whatever happens, the same ledger from its entries, one local copy a block (M1)."""
 
 from collections import Counter
 from collections.abc import Mapping

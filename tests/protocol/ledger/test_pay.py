@@ -1,4 +1,4 @@
-"""How an escrow is divided: every unit goes somewhere, and what does not divide is burned."""
+"""How an escrow is divided: every unit goes somewhere, and what does not divide is burned (M3 to M6)."""
 
 import pytest
 from hypothesis import given

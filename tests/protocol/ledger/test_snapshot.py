@@ -1,9 +1,9 @@
-"""Who may be drawn: frozen at the end of a period, in force for the next, kept as long as a job refers to it."""
+"""Who may be drawn: frozen at the end of a period, in force for the next, kept as long as a job refers to it (L9 to L11)."""
 
 import pytest
 from msgspec.structs import replace
 
-from protocol.jobs.committee import compute_candidates_root
+from protocol.jobs.committee import compute_candidates_root, draw
 from protocol.jobs.settlement import Phase
 from protocol.ledger.queries import get_candidates, get_job, get_settlement
 from protocol.models import compute_model_id
@@ -87,26 +87,46 @@ def test_the_two_newest_snapshots_are_kept_and_those_that_jobs_refer_to() -> Non
 
 def test_a_draw_uses_the_snapshot_in_force_at_the_submission() -> None:
     chain = start_chain()
-    chain.run(PERIOD - 1)
+    rich = make_key("asker").public
+    chain.step(chain.sign("asker", Bond(rich, 1, FOREVER, 900 * UNIT)))
+    chain.step(chain.sign("asker", Serve(rich, 2, FOREVER, MODEL)))
+    chain.run(PERIOD - 1 - chain.header.height)
     job = chain.submit()  # submitted at the last height of the period, drawn in the next
-    chain.run(1)
-    node = chain.members(job)[0]
-    said = dict.fromkeys(chain.members(job), make_payload())
-    chain.commit_all(job, said)
-    chain.reveal_all(job, said)
-    settlement = get_settlement(chain.ledger, job)
-    assert settlement is not None
-    assert (settlement.submit_height, settlement.snapshot_height) == (PERIOD, 0)
-    assert settlement.maturity_height > PERIOD
-    assert node in stakes(chain, 0)
+    view = chain.view(job)
+    assert view.submit_height == PERIOD < chain.header.height
+    assert view.beacon is not None
+    drawn = {}
+    for height in (0, PERIOD):
+        snapshot = get_candidates(chain.ledger, height)
+        assert snapshot is not None
+        drawn[height] = draw(job, view.beacon, snapshot.candidates[MODEL], view.request.rule, 3, 3, lambda _: True)
+    assert tuple(seat.drawn for seat in view.seats) == drawn[0].members
+    assert drawn[0] != drawn[PERIOD]
 
 
 def test_settled_jobs_are_forgotten_after_their_periods() -> None:
     chain = start_chain(make_genesis(params=replace(MINIMAL, retention_snapshots=2)))
     settlement = chain.settle()
     last = PERIOD * (2 + -(-settlement.settle_height // PERIOD))
+    assert settlement.settle_height % PERIOD
     chain.run(last - 1 - chain.header.height)
     assert get_settlement(chain.ledger, settlement.job) == settlement
     chain.run(1)
     assert get_settlement(chain.ledger, settlement.job) is None
     assert get_job(chain.ledger, settlement.job) is None
+
+
+def test_what_settled_at_the_end_of_a_period_is_kept_exactly_as_many_periods() -> None:
+    chain = start_chain()
+    job = chain.submit()
+    said = dict.fromkeys(chain.members(job), make_payload())
+    chain.commit_all(job, said)
+    chain.run(PERIOD - 1 - chain.header.height)
+    chain.reveal_all(job, said)
+    settlement = get_settlement(chain.ledger, job)
+    assert settlement is not None
+    assert settlement.settle_height == PERIOD
+    chain.run(PERIOD - 1)
+    assert get_settlement(chain.ledger, job) is not None
+    chain.run(1)
+    assert get_settlement(chain.ledger, job) is None

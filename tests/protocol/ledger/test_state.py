@@ -6,7 +6,7 @@ from msgspec.structs import replace
 from protocol.block import Block, Header, compute_header_hash
 from protocol.codec import encode
 from protocol.errors import InvalidBlock, InvalidMessage, Rejection
-from protocol.jobs.beacon import compute_beacon
+from protocol.jobs.beacon import compute_beacon, compute_slots
 from protocol.jobs.settlement import Phase
 from protocol.ledger.draft import changed_entries, ledger_from_entries
 from protocol.ledger.queries import get_account
@@ -134,6 +134,18 @@ def test_a_skipped_view_uses_up_its_leader_s_layer() -> None:
     with pytest.raises(InvalidBlock) as refusal:
         build_block(chain.ledger, chain.header, near)
     assert refusal.value.reason is Rejection.BAD_BEACON
+
+
+def test_every_reveal_is_the_layer_of_its_leader_s_own_slot() -> None:
+    chain = start_chain()
+    constants = chain.ledger.constants
+    shape = (constants.validators, constants.chain_id, 0, constants.leader_seed)
+    for skip in (0, 7, 0, 12, 1, 0, 3, 20, 0, 0):
+        chain.step(skip=skip)
+        header = chain.header
+        leader = compute_leader(*shape, header.view)
+        slot = compute_slots(*shape, leader, 0, header.view)
+        assert header.beacon_reveal == chain.onions[leader].reveal(slot)
 
 
 def test_only_the_view_s_leader_builds(chain: TestChain) -> None:
