@@ -27,7 +27,7 @@ demo: $(RUN_READY)
 	@.venv/bin/quorate devnet demo $(ARGS)
 
 devnet: $(RUN_READY)
-	@.venv/bin/quorate devnet up $(ARGS)
+	@.venv/bin/quorate devnet up --cheat 3=small-model $(ARGS)
 
 # One thread each: two test processes with two torch threads each stand in one another's way on two cores.
 test: $(DEV_READY)
