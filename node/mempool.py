@@ -32,8 +32,6 @@ EARLY_REASONS: Final = frozenset({Rejection.TOO_EARLY, Rejection.UNKNOWN_JOB, Re
 """Another node may have finalized a block, and acted on it, a moment before this one: a refusal for these reasons may pass."""
 LATER_REASONS: Final = frozenset({Rejection.TOO_EARLY, Rejection.BUSY, Rejection.TOO_FEW_CANDIDATES})
 """What waits may become valid although it is not now: others of its sender come first, or other jobs hold the room or the bonds."""
-LATER_REASONS: Final = frozenset({Rejection.BUSY, Rejection.TOO_EARLY})
-"""A waiting transaction that is refused for these reasons is valid later: it stays, but is no work yet."""
 MAX_EARLY: Final = 512  # a committee's messages of a few jobs; the oldest go first
 MAX_SENDER_EARLY: Final = 64
 EARLY_MS: Final = 10_000  # a node that is behind for longer hears it again from its author
