@@ -35,7 +35,9 @@ def start_view_timers(draft: Draft) -> None:
     if state.context.own is None:
         return
     delay = compute_delay(state.context.params, state.view, state.tip.view)
-    start = draft.now_ms if state.has_work else draft.now_ms + state.context.params.idle_interval_ms
+    start = max(draft.now_ms, state.tip.time_ms)  # a genesis of tomorrow starts the first view tomorrow
+    if not state.has_work:
+        start += state.context.params.idle_interval_ms
     draft.set_timer(Timer.PROPOSAL, start + 2 * delay)
     draft.set_timer(Timer.CERTIFICATE, start + 3 * delay)
 
@@ -55,10 +57,11 @@ def change_work(draft: Draft, pending: bool) -> None:
     if state.context.own is None or (has_proposal and not pending):
         return
     delay = compute_delay(state.context.params, state.view, state.tip.view)
-    idle_start = state.entered_ms + state.context.params.idle_interval_ms
+    idle_start = max(state.entered_ms, state.tip.time_ms) + state.context.params.idle_interval_ms
+    work_start = max(draft.now_ms, state.tip.time_ms)
     for timer, delays in ((Timer.PROPOSAL, 2), (Timer.CERTIFICATE, 3)):
         idle_deadline = idle_start + delays * delay
-        earlier = min(draft.now_ms + delays * delay, state.deadlines.get(timer, idle_deadline))
+        earlier = min(work_start + delays * delay, state.deadlines.get(timer, idle_deadline))
         draft.set_timer(timer, earlier if pending else idle_deadline)
     standstill = draft.now_ms + compute_standstill_wait(draft.state)
     draft.set_timer(Timer.STANDSTILL, min(standstill, state.deadlines.get(Timer.STANDSTILL, standstill)))
@@ -73,12 +76,13 @@ def compute_build_time(draft: Draft, parent_time_ms: Milliseconds) -> Millisecon
     """When the leader builds: the pace after the parent where there is work, the idle interval after it where there is none.
 
     Counted from the parent's time, but never longer than that from entering the view: a parent whose leader's clock runs ahead
-    must not hold up the next one.
+    must not hold up the next one. Nobody builds what everybody would have to wait for: a genesis of tomorrow.
     """
     state = draft.state
     params = state.context.params
     interval = params.pace_ms if state.has_work else max(params.idle_interval_ms, params.pace_ms)
-    return min(parent_time_ms, state.entered_ms) + interval
+    start = max(min(parent_time_ms, state.entered_ms), parent_time_ms - params.clock_drift_ms)
+    return start + interval
 
 
 def has_passed(draft: Draft, timer: Timer) -> bool:

@@ -32,7 +32,7 @@ def advance(draft: Draft, view: View) -> None:
 def enter_view(draft: Draft, view: View) -> None:
     """R1: the new view's timers start."""
     draft.state = replace(draft.state, view=view, entered_ms=draft.now_ms)
-    draft.touched.add(view)
+    draft.put_record(view, draft.get_record(view))  # its leader is drawn once
     start_view_timers(draft)
 
 
@@ -131,7 +131,8 @@ def propose(draft: Draft, block: Block) -> None:
     """R1: signs and sends the block that the application built, once a view. Too late is not wrong: it is dropped."""
     header, context = block.header, draft.state.context
     record = draft.get_record(header.view)
-    if header.view != draft.state.view or record.signed is not None or not record.is_building:
+    is_late = header.view != draft.state.view or header.parent_view < draft.state.tip.view
+    if is_late or record.signed is not None or not record.is_building:
         return
     assert context.signer is not None and context.own is not None, header
     base = Base(header.parent_view, header.parent_hash)

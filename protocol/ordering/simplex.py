@@ -128,7 +128,10 @@ def _take_proposal(draft: Draft, proposal: Proposal, peer: NodeId) -> None:
     try:
         check_justification(draft.state, proposal)
     except InvalidMessage:
-        draft.put_record(header.view, replace(record, signed=signed, is_refused=True))  # R4
+        if (
+            header.view <= draft.state.view + context.params.view_window_ahead
+        ):  # everybody leads some far views: keep none of them
+            draft.put_record(header.view, replace(record, signed=signed, is_refused=True))  # R4
         raise
     parent = proposal.justification.parent
     for cert in (*(() if parent is None else (parent,)), *proposal.justification.skipped):

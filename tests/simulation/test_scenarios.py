@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from protocol.ordering.effects import CatchUp, Effect
 from protocol.ordering.messages import QuorumCert, VoteKind
 from protocol.ordering.state import BlockStatus
+from protocol.validators import compute_leader
 from tests.simulation.node import SimulatedNode
 from tests.simulation.parcels import Crash
 from tests.simulation.schedule import PARAMS, Network, Plan, make_network, run_calm, submit
@@ -69,9 +68,13 @@ def test_one_silent_validator_costs_only_its_own_views() -> None:
     for number in range(100):
         submit(network, number * 100, b"%d" % number)
     run(network, 12_000)
-    led = {view for view in network.watch.null if network.honest[0].context.own is not None}
+    context = network.watch.context
+    leaders = {
+        compute_leader(context.validators, context.chain, context.epoch, context.seed, view)
+        for view in network.watch.null
+    }
     assert network.get_height() >= 30
-    assert len(led) <= len(network.watch.notar)
+    assert leaders == {2}
 
 
 def test_more_than_a_third_down_halts_without_a_fork_and_resumes() -> None:
@@ -141,8 +144,8 @@ def test_a_node_that_was_long_away_catches_up_by_range_and_votes_again(monkeypat
     assert set(caught_up) == {sleeper.address}
     assert sleeper.tip.height >= 40
     run(network, 3_000)
-    last = network.honest[0].state.views[max(network.honest[0].state.views)]
-    assert any(signer == sleeper.context.own for _, signer in last.votes)
+    recent = network.honest[0].state.views.values()
+    assert any(signer == sleeper.context.own for record in recent for _, signer in record.votes)
 
 
 def test_a_partition_without_a_quorum_stops_and_heals() -> None:
@@ -215,5 +218,3 @@ def test_the_final_certificate_of_every_node_satisfies_a_stranger() -> None:
         assert isinstance(node.tip_cert, QuorumCert)
         assert node.tip_cert.block_hash == node.tip.block_hash
         network.watch.see_final(node.tip.height, (node.tip.block_hash,), node.tip_cert)
-    forged = replace(node.tip, block_hash=b"\x00" * 32)
-    assert forged.block_hash != node.tip_cert.block_hash

@@ -118,7 +118,7 @@ def test_r10_records_at_or_below_the_final_tip_are_obsolete() -> None:
     rig.pass_time(300)
     again = Rig(records=log_of(rig), tip=tip_of(make_block(5)), tip_cert=make_cert(FINAL, 5, hash_of(make_block(5))))
     assert again.state.view == 6
-    assert again.state.views == {}
+    assert [view for view, record in again.state.views.items() if record.votes or record.certs] == []
 
 
 @pytest.mark.parametrize("kept", range(5))

@@ -152,6 +152,15 @@ def test_r1_a_parent_from_a_fast_clock_does_not_hold_the_leader_up() -> None:
     assert BuildBlock(2, 2, 1, hash_of(ahead), START_MS + 500) in rig.pass_time(50)
 
 
+def test_r1_a_genesis_of_the_future_starts_the_first_view_then() -> None:
+    future = Tip(0, 0, b"\x11" * 32, START_MS + 3_600_000)
+    leader, other = Rig(own=1, tip=future), Rig(tip=future)
+    assert not any(isinstance(effect, BuildBlock) for effect in leader.pass_time(3_600_000 - 500 + 49))
+    assert any(isinstance(effect, BuildBlock) for effect in leader.pass_time(1))
+    assert votes_in(other.pass_time(3_600_000 + 199)) == []
+    assert votes_in(other.pass_time(1)) == [(NULL, 1, ZERO_HASH)]
+
+
 # --- R2: Notar
 
 

@@ -24,6 +24,7 @@ from protocol.ordering.messages import Justification, Proposal, QuorumCert, Vote
 from protocol.ordering.simplex import step
 from protocol.ordering.state import make_state
 from protocol.units import ZERO_HASH
+from protocol.validators import compute_leader
 from tests.protocol.ordering.rig import (
     FINAL,
     GENESIS,
@@ -120,6 +121,17 @@ def test_a_leader_with_an_incomplete_or_false_justification_gets_null(justificat
     before = rig.state
     assert rig.propose(make_block(3)) == []  # the view's one look at a justification is used up
     assert rig.state is before
+
+
+@pytest.mark.parametrize("view, is_kept", [(7, True), (11, False), (1_003, False)])
+def test_a_leader_of_far_views_cannot_fill_the_memory(view: int, is_kept: bool) -> None:
+    context = make_context()
+    leader = compute_leader(context.validators, context.chain, context.epoch, context.seed, view)
+    rig = Rig()
+    before = rig.state
+    proposal = sign_proposal(make_block(view), Justification(None, ()), leader)
+    assert charges_in(rig.feed(ProposalReceived(rig.now_ms, node_id(leader), proposal))) == ["BAD_JUSTIFICATION"]
+    assert (rig.state is not before) is is_kept
 
 
 def test_a_body_that_was_swapped_on_the_way_is_not_the_leaders_fault() -> None:
