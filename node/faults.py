@@ -68,6 +68,7 @@ class Trouble(Enum):
     HALTED = "halted"
     UNKNOWN_BLOCK = "unknown_block"
     FEE_ABOVE_MAXIMUM = "fee_above_maximum"
+    PROMPT_REFUSED = "prompt_refused"
     CERTIFICATE_UNAVAILABLE = "certificate_unavailable"
     OUTPUT_UNAVAILABLE = "output_unavailable"
     # The command line
@@ -234,6 +235,7 @@ _TABLE: Final[dict[Reason, tuple[Exit, RpcCode, bool, str]]] = {
         False,
         "ask for a height between 1 and the node's (`quorate status`)",
     ),
+    Trouble.PROMPT_REFUSED: (*_REFUSED, "change the question, or ask another model"),
     Trouble.FEE_ABOVE_MAXIMUM: (*_REFUSED, "raise --max-fee, or choose fewer seats"),
     Trouble.CERTIFICATE_UNAVAILABLE: (
         Exit.TEMPORARY,

@@ -14,6 +14,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from node.api import NodeApi
 from node.faults import Fault, Reason, Trouble, fault_of
+from node.prompt_check import NO_PROMPTS, PromptCheck
 from node.rpc_types import (
     DiscoveredError,
     DiscoveredMethod,
@@ -74,6 +75,7 @@ class Context:
 
     api: NodeApi
     now_ms: Callable[[], int]
+    prompts: PromptCheck = NO_PROMPTS
 
 
 @dataclass(frozen=True, slots=True)

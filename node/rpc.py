@@ -156,6 +156,7 @@ _JOB_REFUSALS: Final[tuple[Reason, ...]] = (
     Rejection.TOO_MANY,
     Rejection.BUSY,
     Trouble.FEE_ABOVE_MAXIMUM,
+    Trouble.PROMPT_REFUSED,
     Trouble.SYNCING,
     Trouble.HALTED,
 )

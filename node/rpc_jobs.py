@@ -43,7 +43,9 @@ async def submit_job(context: Context, params: JobSubmitParams) -> JobSubmitted:
     """Asks the network; the job is signed and paid by this node's account."""
     snapshot = context.api.get_snapshot()
     _check_serving(snapshot)
-    job = _build_request(snapshot, params)
+    model, card = _find_model(snapshot, params.model)
+    job = _build_request(snapshot, model, card, params)
+    await context.prompts.check(model, card, params.prompt)
     base_fee = snapshot.ledger.constants.params.base_fee
     if params.max_fee is not None and job.fee + base_fee > params.max_fee:
         raise Fault(
@@ -64,9 +66,8 @@ def _check_serving(snapshot: NodeSnapshot) -> None:
         )
 
 
-def _build_request(snapshot: NodeSnapshot, params: JobSubmitParams) -> JobRequest:
+def _build_request(snapshot: NodeSnapshot, model: ModelId, card: ModelCard, params: JobSubmitParams) -> JobRequest:
     """The request with its defaults filled in; what it may hold beyond its form, the ledger judges."""
-    model, card = _find_model(snapshot, params.model)
     prompt = params.prompt.encode()
     if len(prompt) > MAX_PROMPT_BYTES:
         raise InvalidTransaction(

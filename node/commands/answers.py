@@ -231,7 +231,11 @@ def _describe_decision(state: JobState) -> str:
             thin = " · by a thin set: under a third of all stake" if state.candidate_share_ppm < 333_333 else ""
             return f"accepted · {rest} · {inside} of {seats} seats agree ({format_ppm(state.agreement_ppm or 0)}){thin}"
         case "failed":
-            return f"failed · {rest} · too few members answered in time; most of the fee comes back"
+            abstained = sum(seat.state == "abstained" for seat in state.seats)
+            why = "too few members answered in time"
+            if abstained:
+                why = f"{abstained} seats abstained: the question may be too long for the model"
+            return f"failed · {rest} · {why}; most of the fee comes back"
         case "inconclusive":
             return f"inconclusive · {rest} · the members disagreed; half of the fee comes back"
         case _:

@@ -68,14 +68,20 @@ def print_peers(peers: Iterable[PeerState]) -> None:
             "yes" if peer.connected else "no",
             "yes" if peer.sees_me else "no",
             "-" if peer.rtt_ms is None else f"{peer.rtt_ms} ms",
-            "-" if peer.last_seen_ms is None else f"{format_duration(peer.last_seen_ms)} ago",
+            "-" if peer.last_seen_ms is None else format_duration(peer.last_seen_ms),
             f"{peer.height:,}",
-            peer.reason or peer.address.split("/p2p/", 1)[0],
+            peer.reason or _shorten_address(peer.address),
         )
         for peer in peers
     ]
     if not rows:
         open_console().print("no peers: `quorate init --peer ADDR` adds one", style="dim")
         return
-    columns = ("peer", "connected", "sees us", "rtt", "heard", "height", "address, or why not")
+    columns = ("peer", "connected", "sees us", "rtt", "heard", "height", "address or reason")
     print_table(open_console(), columns, rows, right=frozenset({"rtt", "height"}))
+
+
+def _shorten_address(multiaddr: str) -> str:
+    """HOST:PORT out of /ip4/HOST/tcp/PORT/p2p/…, anything else as it is."""
+    parts = multiaddr.split("/")
+    return f"{parts[2]}:{parts[4]}" if len(parts) > 4 and parts[3] == "tcp" else multiaddr

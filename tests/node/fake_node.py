@@ -16,6 +16,7 @@ import trio
 from node.api import CertificateUnavailable, NodeSnapshot, OutputUnavailable, PeerView, WorkerView
 from node.http_server import HttpConfig, open_http, serve_http
 from node.jsonrpc import Context
+from node.prompt_check import find_prompt_models
 from node.rpc import REGISTRY
 from protocol.block import compute_header_hash
 from protocol.codec import encode
@@ -38,6 +39,7 @@ from tests.protocol.certificates import certify_settled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from protocol.genesis import Genesis
     from protocol.models import ModelCard
@@ -73,6 +75,7 @@ class FakeNode:
     seen_by: tuple[str, ...] = ("v1", "v2", "v3", "v4")
     lost: set[str] = field(default_factory=set)  # texts that nobody serves any more
     tick_ms: int = NOW_MS - 10
+    model_directory: Path | None = None  # what the node can count prompts by
     fault: Exception | None = None  # raised by get_snapshot
     job_answers: dict[JobId, dict[NodeId, RevealPayload]] = field(default_factory=dict)
     certificates: dict[JobId, bytes] = field(default_factory=dict)
@@ -211,7 +214,7 @@ class FakeNode:
 
 def make_context(node: FakeNode) -> Context:
     """What RPC methods are given."""
-    return Context(node, lambda: NOW_MS)
+    return Context(node, lambda: NOW_MS, find_prompt_models([node.model_directory] if node.model_directory else []))
 
 
 @contextmanager
