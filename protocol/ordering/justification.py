@@ -56,23 +56,19 @@ def get_notarized(record: ViewRecord) -> Hash | None:
     return None if cert is None else cert.block_hash
 
 
-def build_justification(state: SimplexState, view: View, base: Base) -> Justification:
-    """The certificates that a proposal of this view on this base carries; `find_base` said that they are held."""
-    skipped: list[QuorumCert] = []
-    for between in range(base.view + 1, view):
-        null = state.views[between].null
-        assert null is not None, (between, view, base)
-        skipped.append(null)
-    return Justification(_parent_cert(state, base), tuple(skipped))
-
-
-def _parent_cert(state: SimplexState, base: Base) -> QuorumCert | None:
+def find_justification(state: SimplexState, view: View, base: Base) -> Justification | None:
+    """The certificates that a proposal of this view on this base carries; None where they are not held (any more: with a third
+    of the weight Byzantine another block of the base's view may have become final since it was chosen)."""
+    records = [state.views.get(between) for between in range(base.view + 1, view)]
+    skipped = tuple(record.null for record in records if record is not None and record.null is not None)
+    if len(skipped) != len(records):
+        return None
     if base.view == state.tip.view:
-        return state.tip_cert
-    record = state.views[base.view]
-    cert = record.notar if record.notar is not None else record.final
-    assert cert is not None and cert.block_hash == base.block_hash, (base, cert)
-    return cert
+        return Justification(state.tip_cert, skipped) if base.block_hash == state.tip.block_hash else None
+    record = state.views.get(base.view)
+    certs = () if record is None else (record.notar, record.final)
+    parent = next((cert for cert in certs if cert is not None and cert.block_hash == base.block_hash), None)
+    return None if parent is None else Justification(parent, skipped)
 
 
 def compute_signed(proposal: Proposal, block_hash: Hash) -> SignedProposal:

@@ -7,7 +7,7 @@ from protocol.ordering.blocks import get_executed, get_signers, hold_block, wake
 from protocol.ordering.certs import accept_vote
 from protocol.ordering.effects import Broadcast, BuildBlock, FetchCerts, Persist
 from protocol.ordering.events import Timer
-from protocol.ordering.justification import Base, Gap, build_justification, compute_signed, find_base
+from protocol.ordering.justification import Base, Gap, compute_signed, find_base, find_justification
 from protocol.ordering.messages import Proposal, VoteKind, compute_justification_hash, proposal_signing_bytes
 from protocol.ordering.pace import compute_build_time, has_passed, start_view_timers
 from protocol.ordering.state import BlockStatus, Draft, SeenProposal
@@ -131,13 +131,12 @@ def propose(draft: Draft, block: Block) -> None:
     """R1: signs and sends the block that the application built, once a view. Too late is not wrong: it is dropped."""
     header, context = block.header, draft.state.context
     record = draft.get_record(header.view)
-    is_late = header.view != draft.state.view or header.parent_view < draft.state.tip.view
-    if is_late or record.signed is not None or not record.is_building:
+    justification = find_justification(draft.state, header.view, Base(header.parent_view, header.parent_hash))
+    is_wanted = header.view == draft.state.view and record.is_building and record.signed is None
+    if justification is None or not is_wanted:
         return
     assert context.signer is not None and context.own is not None, header
-    base = Base(header.parent_view, header.parent_hash)
     block_hash = compute_header_hash(header)
-    justification = build_justification(draft.state, header.view, base)
     message = proposal_signing_bytes(
         context.chain, context.epoch, header.view, block_hash, compute_justification_hash(justification)
     )
