@@ -66,7 +66,9 @@ def ask(quorate: Callable[..., tuple[int, str, str]], url: str, *more: object) -
 
 
 def widest(text: str) -> int:
-    return max(len(line.rstrip()) for line in text.splitlines())
+    """The width of the widest line, but for those with an id or address, which stays whole so that it can be copied."""
+    lines = [line.rstrip() for line in text.splitlines()]
+    return max(len(line) for line in lines if not any(len(word) > 64 for word in line.split()))
 
 
 # --- ask, verify, jobs
@@ -282,7 +284,8 @@ def test_operators_agree_on_a_genesis_and_each_makes_a_home_of_it(quorate, tmp_p
         (tmp_path / f"{name}.json").write_text(line)
     made = ("genesis", "create", "--validator", "a.json", "--validator", "b.json", "--model", ARITH, "--out", "g.json")
     code, out, _ = quorate(*made, "--name", "two", "--stake", 500)
-    assert (code, "500" in out, "arith-s" in out, widest(out) <= 80) == (Exit.OK, True, True, True)
+    assert (code, "500" in out, "arith-s" in out) == (Exit.OK, True, True)
+    assert widest(out.partition("next, ")[0]) <= 80
     assert quorate(*made)[0] == Exit.CONFIGURATION
     shown = json.loads(quorate("genesis", "show", "g.json", "--json")[1])
     address = json.loads(quorate("init", "--home", "b", "--json")[1])["address"]
