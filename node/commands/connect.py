@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from node.config import load_config
 from node.faults import Fault, Trouble
 from node.home import Home, compute_default_home, load_api_address
 from node.rpc_access import load_token
@@ -36,12 +37,12 @@ def connect(rpc: str | None, home: Path | None, token_file: Path | None = None) 
     if rpc is not None:
         return NodeClient(_check_url(rpc), token)
     if home is None:
-        return NodeClient(load_api_address(Home(compute_default_home(os.environ))), token)
+        return _connect_home(Home(compute_default_home(os.environ)), token)
     if (home / DEVNET_FILE).is_file():
         return _connect_devnet(home, token)
     if not home.is_dir():
         raise Fault(Trouble.NO_NODE_RUNNING, f"there is no directory {home}")
-    return NodeClient(load_api_address(Home(home)), token)
+    return _connect_home(Home(home), token)
 
 
 def list_devnet_nodes(home: Path) -> tuple[DevnetNode, ...]:
@@ -55,6 +56,15 @@ def list_devnet_nodes(home: Path) -> tuple[DevnetNode, ...]:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Fault(Trouble.NOT_A_HOME, f"{path} does not describe a devnet: {error}") from error
     return found.nodes
+
+
+def _connect_home(home: Home, token: str | None) -> NodeClient:
+    """Whoever may read a home may also read which token its node wants."""
+    url = load_api_address(home)
+    if token is None and home.config.is_file():
+        token_file = load_config(home.config, os.environ, {}).config.rpc.token_file
+        token = None if token_file is None else load_token(token_file)
+    return NodeClient(url, token)
 
 
 def _connect_devnet(home: Path, token: str | None) -> NodeClient:

@@ -1,6 +1,7 @@
 """`quorate genesis`: make and show the agreed beginning of a network."""
 
 import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -79,6 +80,8 @@ def create(
     create_genesis(built)  # refuses what no network could start from
     write_genesis(out, built)
     _print(out, built, as_json=as_json)
+    if not as_json:
+        _print_next(out, entries)
     return Exit.OK
 
 
@@ -157,6 +160,14 @@ def _build(
         accounts=tuple(GenesisAccount(node, amount) for node, amount in sorted(balances.items())),
         models=tuple(sorted(cards, key=lambda card: card.name)),
     )
+
+
+def _print_next(out: Path, entries: "list[ValidatorFile]") -> None:
+    """The line that is the same for everybody: a node skips its own address."""
+    peers = " ".join(f"--peer {entry.address or f'{entry.node}@HOST:PORT'}" for entry in entries)
+    typer.echo(f"next, on every machine, with a copy of {out.name}:")
+    typer.echo(f"  quorate init --genesis {shlex.quote(out.name)} {peers}")
+    typer.echo("  quorate run")
 
 
 def _print(path: Path, shown: "Genesis", *, as_json: bool) -> None:

@@ -1,7 +1,8 @@
 """`quorate init`: a home with a key and a configuration; later, the network it belongs to."""
 
 import os
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,9 +12,9 @@ from node.commands import options
 from node.faults import Exit, Fault, Trouble
 
 if TYPE_CHECKING:
-    from node.config import LoadedConfig, Setting
+    from node.config import Config, LoadedConfig, NetworkSettings, Setting
     from node.home import Home
-    from node.keys import NodeKey
+    from node.validator_file import ValidatorFile
     from protocol.genesis import Genesis
 
 
@@ -25,9 +26,9 @@ _Genesis = Annotated[
 ]
 _Peer = Annotated[
     list[str] | None,
-    typer.Option("--peer", metavar="ADDR", help="A peer, as NODEID@HOST:PORT; once for each."),
+    typer.Option("--peer", metavar="ADDR", help="A peer to add, as NODEID@HOST:PORT; once for each."),
 ]
-_Model = Annotated[list[Path] | None, typer.Option("--model", metavar="DIR", help="A model to serve; once for each.")]
+_Model = Annotated[list[Path] | None, typer.Option("--model", metavar="DIR", help="A model to add; once for each.")]
 _P2pHost = Annotated[
     str | None, typer.Option("--p2p-host", metavar="IP", help="Where peers reach this node; 0.0.0.0: everywhere.")
 ]
@@ -64,8 +65,12 @@ def init(
     For a network over several machines: everybody runs `quorate init --print-validator > NAME.json`, one runs `quorate genesis
     create` with those files, everybody runs `quorate init --genesis FILE --peer ADDR` and then `quorate run`.
     """
+    from node.config import encode_config
+    from node.disk import replace_file
     from node.home import compute_default_home, create_home
     from node.keys import create_key, load_key, read_passphrase
+    from node.render import print_json
+    from node.validator_file import describe_validator
 
     network = _load_genesis(genesis)
     place = create_home(home if home is not None else compute_default_home(os.environ))
@@ -74,16 +79,20 @@ def init(
     given = {
         "network.listen_host": p2p_host,
         "network.listen_port": p2p_port,
-        "network.peers": tuple(peer or ()) or None,
         "rpc.host": rpc_host,
         "rpc.port": rpc_port,
         "rpc.token_file": None if rpc_token_file is None else str(rpc_token_file.absolute()),
-        "inference.models": tuple(str(path.absolute()) for path in model or ()) or None,
     }
-    _store_config(place, {name: value for name, value in given.items() if value is not None})
+    chosen: dict[str, Setting] = {name: value for name, value in given.items() if value is not None}
+    merged = _merge_config(place, chosen, peer or [], [str(path.absolute()) for path in model or ()])
+    validator = describe_validator(key, merged.config)  # refuses a model that is not what its card says
     if network is not None:
         _store_genesis(place, network)
-    _report(place, key, network is not None, print_validator=print_validator, as_json=as_json)
+    replace_file(place.config, encode_config(_list_settings(merged)).encode(), mode=0o600)
+    if print_validator:
+        print_json(validator)
+    else:
+        _report(place, validator, merged.config, as_json=as_json)
     return Exit.OK
 
 
@@ -113,14 +122,34 @@ def _store_genesis(home: "Home", genesis: "Genesis") -> None:
     write_genesis(home.genesis, genesis)
 
 
-def _store_config(home: "Home", given: "Mapping[str, Setting]") -> None:
-    """Writes what was set before and what is given now; the whole is checked before the file is replaced."""
-    from node.config import encode_config, load_config
-    from node.disk import replace_file
+def _merge_config(
+    home: "Home", chosen: "Mapping[str, Setting]", peers: "Sequence[str]", models: "Sequence[str]"
+) -> "LoadedConfig":
+    """What was set before and what is given now, checked as a whole."""
+    from node.config import Config, LoadedConfig, load_config
 
-    before = _list_settings(load_config(home.config, {}, {})) if home.config.exists() else {}
-    merged = load_config(None, {}, {**before, **given})
-    replace_file(home.config, encode_config(_list_settings(merged)).encode(), mode=0o600)
+    before = load_config(home.config, {}, {}) if home.config.exists() else LoadedConfig(Config(), {})
+    lists: dict[str, Setting] = {
+        "network.peers": _add_peers(before.config.network.peers, peers),
+        "inference.models": tuple(dict.fromkeys((*map(str, before.config.inference.models), *models))),
+    }
+    added = {name: value for name, value in lists.items() if value}
+    return load_config(None, {}, {**_list_settings(before), **added, **chosen})
+
+
+def _add_peers(known: "Sequence[str]", given: "Sequence[str]") -> tuple[str, ...]:
+    """One address a node: a peer that has moved is found at its new one. Raises: Fault(USAGE)."""
+    from node.config import parse_peer_setting
+
+    by_node = {parse_peer_setting(text).node_id: text for text in known}
+    for text in given:
+        try:
+            by_node[parse_peer_setting(text).node_id] = text
+        except ValueError as error:
+            raise Fault(
+                Trouble.USAGE, f"--peer {text[:100]!r}: {error}", cure="`quorate init` prints a node's"
+            ) from error
+    return tuple(by_node.values())
 
 
 def _list_settings(loaded: "LoadedConfig") -> "dict[str, Setting]":
@@ -134,29 +163,46 @@ def _list_settings(loaded: "LoadedConfig") -> "dict[str, Setting]":
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _report(home: "Home", key: "NodeKey", has_network: bool, *, print_validator: bool, as_json: bool) -> None:
-    from node.config import load_config
-    from node.render import open_console, print_facts, print_json, shorten
-    from node.validator_file import describe_validator
+def _report(home: "Home", validator: "ValidatorFile", config: "Config", *, as_json: bool) -> None:
+    from node.render import open_console, print_facts, print_json
 
-    config = load_config(home.config, {}, {}).config
-    validator = describe_validator(key, config)
-    if print_validator:
-        print_json(validator)
-        return
-    address = f"{key.node.hex()}@{config.network.listen_host}:{config.network.listen_port}"
+    has_network = home.genesis.exists()
     if as_json:
-        print_json({"home": str(home.root), "address": address, "validator": validator, "has_genesis": has_network})
+        print_json(
+            {"home": str(home.root), "address": validator.address, "validator": validator, "has_genesis": has_network}
+        )
         return
-    models = ", ".join(path.name for path in config.inference.models) or "none (--model DIR adds one)"
+    host_unknown = (
+        f"{validator.node}@HOST:{config.network.listen_port or 'PORT'}, where HOST is how others reach this machine"
+    )
     facts = [
         ("home", str(home.root)),
-        ("node", key.node.hex()),
+        ("node", validator.node),
         ("onion tip", validator.onion_tip),
-        ("address", address),
-        ("models", models),
+        ("address", validator.address or host_unknown),
+        ("peers", str(len(config.network.peers)) if config.network.peers else "none (--peer ADDR adds one)"),
+        ("models", ", ".join(path.name for path in config.inference.models) or "none (--model DIR adds one)"),
     ]
     print_facts(open_console(), facts)
-    where = f" --home {home.root}"
-    following = f"quorate run{where}" if has_network else f"quorate init{where} --genesis FILE --peer ADDR"
-    typer.echo(f"next: {following}" if home.genesis.exists() or not has_network else f"node {shorten(key.node.hex())}")
+    _print_next(home, has_network=has_network, unreachable=_is_unreachable(config.network))
+
+
+def _is_unreachable(network: "NetworkSettings") -> bool:
+    """Whether peers on other machines are named, but only this one can connect here."""
+    from node.rpc_access import is_loopback
+
+    elsewhere = [peer for peer in network.peer_addresses if not is_loopback(peer.multiaddr.split("/")[2])]
+    return bool(elsewhere) and is_loopback(network.listen_host)
+
+
+def _print_next(home: "Home", *, has_network: bool, unreachable: bool) -> None:
+    where = f" --home {shlex.quote(str(home.root))}"
+    if unreachable:
+        typer.echo(f"note: peers cannot connect to this node: quorate init{where} --p2p-host IP mends it")
+    if has_network:
+        typer.echo(f"next: quorate run{where}")
+        return
+    typer.echo(
+        f"next: to found a network, quorate init{where} --print-validator > NAME.json, for `quorate genesis create`"
+    )
+    typer.echo(f"      to belong to one, quorate init{where} --genesis FILE --peer ADDR")
