@@ -38,11 +38,17 @@ class ConfigError(Fault):
 class NetworkSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How this node meets others."""
 
-    listen_host: Annotated[str, Meta(min_length=1, max_length=64)] = (
-        "127.0.0.1"  # an IP address; 0.0.0.0: every interface
-    )
-    listen_port: Port = 7550  # 0: a free one
-    peers: Annotated[tuple[Annotated[str, Meta(max_length=512)], ...], Meta(max_length=1024)] = ()
+    listen_host: Annotated[
+        str,
+        Meta(
+            min_length=1, max_length=64, description="The IP address where peers reach this node; 0.0.0.0: every one."
+        ),
+    ] = "127.0.0.1"
+    listen_port: Annotated[Port, Meta(description="Its port; 0: a free one.")] = 7550
+    peers: Annotated[
+        tuple[Annotated[str, Meta(max_length=512)], ...],
+        Meta(max_length=1024, description="Peers to stay connected to, each as NODEID@HOST:PORT."),
+    ] = ()
 
     @property
     def peer_addresses(self) -> tuple[PeerAddress, ...]:
@@ -53,34 +59,50 @@ class NetworkSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class RpcSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where programs and the command line reach this node."""
 
-    host: Annotated[str, Meta(min_length=1, max_length=64)] = "127.0.0.1"  # anything but loopback needs a token
-    port: Port = 7551  # 0: a free one; `run/api` says which
-    token_file: Path | None = None
-    max_body_bytes: Annotated[int, Meta(ge=1024, le=64 * 1024 * 1024)] = 1024 * 1024
-    max_connections: Annotated[int, Meta(ge=1, le=65_536)] = 64
+    host: Annotated[
+        str,
+        Meta(min_length=1, max_length=64, description="The IP address to listen on; any but loopback needs a token."),
+    ] = "127.0.0.1"
+    port: Annotated[Port, Meta(description="Its port; 0: a free one, which `run/api` in the home tells.")] = 7551
+    token_file: Annotated[
+        Path | None, Meta(description="A file with the bearer token that callers need, of at least 16 characters.")
+    ] = None
+    max_body_bytes: Annotated[
+        int, Meta(ge=1024, le=64 * 1024 * 1024, description="The largest request; larger ones are refused.")
+    ] = 256 * 1024  # a job with its 8 KiB prompt, escaped, or a transaction of 16 KiB in base64, in a small batch
+    max_connections: Annotated[int, Meta(ge=1, le=65_536, description="Connections at once; more are refused.")] = 64
 
 
 class InferenceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The worker process that runs the models."""
 
-    models: Annotated[tuple[Path, ...], Meta(max_length=64)] = ()  # directories; a node without any only votes
-    device: Annotated[str, Meta(pattern=r"^(cpu|cuda|cuda:[0-9]{1,2})\Z")] = "cpu"
-    queue_size: Annotated[int, Meta(ge=1, le=4096)] = 16
-    command: Annotated[tuple[str, ...], Meta(max_length=64)] = ()  # another worker than the node's own; empty: its own
+    models: Annotated[
+        tuple[Path, ...], Meta(max_length=64, description="Model directories; a node without any answers no jobs.")
+    ] = ()
+    device: Annotated[
+        str, Meta(pattern=r"^(cpu|cuda|cuda:[0-9]{1,2})\Z", description="Where models run: cpu, cuda or cuda:N.")
+    ] = "cpu"
+    queue_size: Annotated[int, Meta(ge=1, le=4096, description="Requests that may wait for the worker.")] = 16
+    command: Annotated[
+        tuple[str, ...], Meta(max_length=64, description="Another worker than the node's own; empty: its own.")
+    ] = ()
 
 
 class LogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is written about what happens."""
 
-    level: Literal["debug", "info", "warning", "error"] = "info"
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"], Meta(description="The least severe events that are logged.")
+    ] = "info"
 
 
 class StorageSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The node's disk."""
 
-    max_database_mib: Annotated[int, Meta(ge=0, le=2**30)] = (
-        0  # the node stops there, with nothing lost; 0: as the disk has room
-    )
+    max_database_mib: Annotated[
+        int,
+        Meta(ge=0, le=2**30, description="The node stops, with nothing lost, when its chain is as large; 0: never."),
+    ] = 0
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -240,9 +240,16 @@ def _check_worker(snapshot: NodeSnapshot) -> Check:
 
 
 def _check_peers(snapshot: NodeSnapshot, genesis: Genesis) -> Check:
-    """Who confirms that they see this node must, with it, be able to form a quorum."""
+    """Who confirms that they see a validator must, with it, be able to form a quorum; a follower needs one peer to follow."""
     seeing = {peer.node for peer in snapshot.peers if peer.connected and peer.sees_me} | {snapshot.node}
     weights = {validator.node: validator.stake for validator in genesis.validators}
+    if snapshot.node not in weights:
+        return _make_check(
+            "peers",
+            len(seeing) > 1,
+            "no peer confirms that it sees this node",
+            "add one with `quorate init --peer ADDR`, or check the addresses of `quorate peers`",
+        )
     weight = sum(weights.get(node, 0) for node in seeing)
     total = sum(weights.values())
     return _make_check(

@@ -17,12 +17,14 @@ from node.events import NodeEvent
 from node.fetch_server import FetchServer
 from node.genesis_file import read_genesis
 from node.home import Home, find_home, hold_home, store_api_address
-from node.http_server import load_http_config, open_http, serve_http
+from node.http_connections import ConnectionLimits
+from node.http_server import HttpLimits, load_http_config, open_http, serve_http
 from node.inference import Inference, InferenceConfig, WorkerDown, build_worker_command
 from node.jsonrpc import Context as RpcContext
 from node.keys import NodeKey, load_key
 from node.libp2p_network import open_network
 from node.network import Limits, NetworkConfig, Topic, Verdict
+from node.prompt_check import find_prompt_models
 from node.rpc import REGISTRY
 from node.storage import Storage, open_storage
 from node.telemetry import Level, Telemetry, open_telemetry
@@ -89,7 +91,7 @@ def _open_home(place: Home, overrides: Mapping[str, Setting], passphrase: bytes 
 
 async def _run(opened: OpenHome) -> None:
     config = opened.config
-    http_config = load_http_config(config.rpc.host, config.rpc.port, config.rpc.token_file)
+    http_config = load_http_config(config.rpc.host, config.rpc.port, config.rpc.token_file, _limit_http(config))
     http = await open_http(http_config)
     disk = OpenDisk(
         signing=opened.key.signing,
@@ -123,7 +125,7 @@ async def _run(opened: OpenHome) -> None:
                 serve_http,
                 http,
                 REGISTRY,
-                RpcContext(node.service, disk.clock.now_ms),
+                RpcContext(node.service, disk.clock.now_ms, find_prompt_models(config.inference.models)),
                 http_config,
                 report=partial(_report, opened.telemetry),
             )
@@ -138,6 +140,15 @@ async def _run(opened: OpenHome) -> None:
                 opened.telemetry.emit(Level.INFO, "node_stopping", signal=signal.Signals(received).name)
                 break
         nursery.cancel_scope.cancel()
+
+
+def _limit_http(config: Config) -> HttpLimits:
+    limits = HttpLimits()
+    return HttpLimits(
+        body_bytes=config.rpc.max_body_bytes,
+        drained_bytes=max(limits.drained_bytes, config.rpc.max_body_bytes),
+        connections=ConnectionLimits(connections=config.rpc.max_connections),
+    )
 
 
 def _configure_network(opened: OpenHome, fetch_server: FetchServer) -> NetworkConfig:
