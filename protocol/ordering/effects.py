@@ -114,8 +114,8 @@ class FetchCerts:
 class CatchUp:
     """Get, verify, execute and store every block up to the one that this verified FinalCert names; answer with Synced.
 
-    Until then the machine finalizes nothing. A later CatchUp replaces the target; Synced may name any FinalCert at or above
-    the first target. The node keeps trying, with another peer on error.
+    Until then the machine finalizes nothing. Synced may name any verified FinalCert above the old tip: where that is not far
+    enough, a new CatchUp follows. The node keeps trying, with another peer on error.
     """
 
     target: QuorumCert
