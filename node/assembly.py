@@ -18,6 +18,7 @@ from node.fetch_server import FetchServer
 from node.member import Generations, Member
 from node.mempool import Mempool
 from node.network import Network
+from node.offences import Offences
 from node.ordering import Ordering, OrderingParts
 from node.postbox import Postbox
 from node.service import Service
@@ -89,7 +90,8 @@ def assemble(disk: OpenDisk, world: OpenWorld) -> Assembled:
     """
     chain = open_chain(disk.storage, disk.genesis)
     timers = Timers[Timer | Chore](disk.clock)
-    errands = Errands(world.network, world.nursery, world.events, disk.telemetry)
+    offences = Offences(disk.clock, disk.telemetry)
+    errands = Errands(world.network, world.nursery, world.events, offences)
     mempool = Mempool(disk.chain_id, disk.genesis.params)
     ordering = _open_ordering(disk, chain, timers, mempool, errands, world.network.send)
     world.fetch_server.get_recent = lambda: ordering.state
@@ -106,12 +108,14 @@ def assemble(disk: OpenDisk, world: OpenWorld) -> Assembled:
             disk.storage,
             timers,
             disk.telemetry,
+            offences,
             chain.final.ledger,
         ),
         member=Member(disk.node, disk.chain_id, disk.storage),
         catch_up=CatchUp(chain, ordering, errands, world.network, disk.telemetry),
         errands=errands,
         shelf=shelf,
+        offences=offences,
         network=world.network,
         generations=world.generations,
         timers=timers,

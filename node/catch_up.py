@@ -1,10 +1,12 @@
 """Catching up with a verified FinalCert: ranges from one peer after the other, verified, executed and stored as they come.
 
-A claimed height is a hint; the target is a certificate that ordering has verified. A range ends in a block with its own FinalCert,
-so one quorum's signatures cover all of it. What is wrong is charged to the peer that sent it, and another peer is asked next.
+A claimed height is a hint; the target is a certificate that ordering has verified. A range ends in a block with its own FinalCert, or
+is tied to one by headers, so one quorum's signatures cover all of it. What is wrong is charged to the peer that sent it. Peers take
+turns, validators first, so that one that is silent or slow costs its share and no more.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Final
 
 from node.chain import Chain, FinalizedBlock
@@ -14,7 +16,7 @@ from node.network import Network
 from node.ordering import Ordering
 from node.telemetry import Level, Telemetry
 from node.wire import BlockRange
-from protocol.block import Block, Header, compute_header_hash
+from protocol.block import Block, Header, compute_header_hash, compute_transactions_root
 from protocol.errors import InvalidBlock, InvalidMessage, Rejection
 from protocol.ordering import events
 from protocol.ordering.messages import QuorumCert, VoteKind
@@ -35,6 +37,7 @@ class CatchUp:
         self._network: Final = network
         self._telemetry: Final = telemetry
         self._asked: NodeId | None = None
+        self._tried: set[NodeId] = set()  # in this round
         self._failed: set[NodeId] = set()
         self._finalized: list[FinalizedBlock] = []
         self.target: QuorumCert | None = None
@@ -64,11 +67,7 @@ class CatchUp:
         self._asked = None
         if self.target is None:
             return
-        if isinstance(event, FetchFailed):
-            self._failed.add(event.peer)
-        elif self._apply(event.peer, event.range):
-            self._failed.discard(event.peer)
-        else:
+        if isinstance(event, FetchFailed) or not self._apply(event.peer, event.range):
             self._failed.add(event.peer)
         self._ask()
 
@@ -80,65 +79,111 @@ class CatchUp:
     def _ask(self) -> None:
         if self.target is None or self._asked is not None:
             return
-        peer = next((peer for peer in sorted(self._network.connected()) if peer not in self._failed), None)
+        peer = next(self._list_next(), None)
+        if peer is None and self._tried:
+            self._tried.clear()
+            peer = next(self._list_next(), None)
         if peer is not None:
             self._asked = peer
+            self._tried.add(peer)
             self._errands.fetch_range(self._chain.final.header.height + 1, peer)
+
+    def _list_next(self) -> Iterator[NodeId]:
+        """Who may be asked now: validators before strangers, nobody twice before everybody had its turn."""
+        connected = self._network.connected()
+        validators = [peer for peer in self._ordering.state.context.peers if peer in connected]
+        able = [peer for peer in validators if peer not in self._failed]
+        strangers = () if able else sorted(connected.difference(validators))
+        for peer in chain(able, strangers):
+            if not (peer in self._tried or peer in self._failed or self._errands.offences.is_muted(peer)):
+                yield peer
 
     def _apply(self, peer: NodeId, answer: BlockRange) -> bool:
         """Whether the range was good. What was final before it stays final, whatever the rest of the range is worth."""
+        if not answer.blocks and answer.final_cert is None:
+            return False  # it has nothing for us: no fault of its own
         final = self._chain.final
         try:
             linked, cert = check_range(answer, self._ordering.state.context, final.header, final.hash)
+        except InvalidMessage as error:
+            self._errands.charge(peer, error.reason.value, str(error))
+            return False
+        try:
             for block, block_hash in linked:
                 if self._chain.get_executed(block_hash) is None:
                     self._chain.check(block, frozenset[bytes]())
-        except (InvalidMessage, InvalidBlock) as error:
-            self._errands.charge(peer, error.reason.value, str(error))
+        except InvalidBlock as error:
+            self._halt(error)
             return False
         hashes = [block_hash for _, block_hash in linked]
         self._finalized.extend(self._chain.finalize(hashes, cert, self._ordering.wal_position))
         self._chain.store()
-        if self.target is not None and self._chain.final.header.view >= self.target.view:
-            self._finish(cert)
+        self._finish_at_target(cert)
         return True
 
-    def _finish(self, cert: QuorumCert) -> None:
-        final = self._chain.final
+    def _halt(self, error: InvalidBlock) -> None:
+        """A quorum made final what this node's ledger refuses: no peer's fault, and nothing here may go on."""
+        self._ordering.halted = f"a quorum made a block final that this node's application refuses: {error}"
+        self._telemetry.emit(Level.ERROR, "ordering_halted", text=self._ordering.halted)
+        self.target = None
+
+    def _finish_at_target(self, cert: QuorumCert) -> None:
+        final, target = self._chain.final, self.target
+        assert target is not None
+        own = next((known for known in (cert, target) if known.block_hash == final.hash), None)
+        if own is None or final.header.view < target.view:
+            return  # more is missing, or the range ended between two certified blocks
         self._telemetry.emit(Level.INFO, "catch_up_done", height=final.header.height, view=final.header.view)
         self.target = None
         self._failed.clear()
-        self._ordering.feed(events.Synced(self._ordering.now_ms(), cert, final.header))
+        self._tried.clear()
+        self._ordering.feed(events.Synced(self._ordering.now_ms(), own, final.header))
 
 
 def check_range(
     answer: BlockRange, context: Context, final: Header, final_hash: Hash
 ) -> tuple[Sequence[tuple[Block, Hash]], QuorumCert]:
-    """The blocks of a range with their hashes, linked to the finalized tip, and the certificate that makes the last one final.
+    """The blocks of a range with their hashes, linked to the finalized tip, and the certificate that makes them final.
 
-    Raises: InvalidMessage(OUT_OF_RANGE | BAD_HEIGHT | BAD_PARENT | NO_QUORUM | BAD_SIGNATURE | …).
+    It is the last block's, or that of the last of the headers that follow it: who makes a block final makes all below it final.
+
+    Raises: InvalidMessage(OUT_OF_RANGE | BAD_HEIGHT | BAD_PARENT | BAD_BODY | NO_QUORUM | BAD_SIGNATURE | …).
     """
     cert = answer.final_cert
     if not answer.blocks or cert is None:
         raise InvalidMessage(
-            Rejection.OUT_OF_RANGE, f"blocks from height {final.height + 1}: expected some with a FinalCert, got none"
+            Rejection.OUT_OF_RANGE,
+            f"blocks from height {final.height + 1}: expected some with a FinalCert, got one alone",
         )
-    linked: list[tuple[Block, Hash]] = []
-    parent_hash = final_hash
-    for height, block in enumerate(answer.blocks, final.height + 1):
-        if block.header.height != height:
+    headers = (*(block.header for block in answer.blocks), *answer.links)
+    hashes = link_headers(headers, final, final_hash)
+    if cert.kind is not VoteKind.FINAL or cert.block_hash != hashes[-1]:
+        raise InvalidMessage(
+            Rejection.NO_QUORUM, f"block range: expected a FinalCert of {hashes[-1].hex()[:12]} at its end"
+        )
+    for block in answer.blocks:
+        if compute_transactions_root(block.body) != block.header.tx_root:
             raise InvalidMessage(
-                Rejection.BAD_HEIGHT, f"block range: expected height {height}, got {block.header.height}"
+                Rejection.BAD_BODY, f"block range: height {block.header.height} has another body than its header says"
             )
-        if block.header.parent_hash != parent_hash:
+    check_quorum_cert(cert, context.chain, context.epoch, context.validators, context.verify)
+    return list(zip(answer.blocks, hashes, strict=False)), cert
+
+
+def link_headers(headers: Sequence[Header], final: Header, final_hash: Hash) -> list[Hash]:
+    """The hashes of headers that follow the finalized tip, each the next one's parent.
+
+    Raises: InvalidMessage(BAD_HEIGHT | BAD_PARENT).
+    """
+    hashes: list[Hash] = []
+    parent_hash = final_hash
+    for height, header in enumerate(headers, final.height + 1):
+        if header.height != height:
+            raise InvalidMessage(Rejection.BAD_HEIGHT, f"block range: expected height {height}, got {header.height}")
+        if header.parent_hash != parent_hash:
             raise InvalidMessage(
                 Rejection.BAD_PARENT, f"block range: height {height} does not extend {parent_hash.hex()[:12]}"
             )
-        parent_hash = compute_header_hash(block.header)
-        linked.append((block, parent_hash))
-    if cert.kind is not VoteKind.FINAL or cert.block_hash != parent_hash:
-        raise InvalidMessage(
-            Rejection.NO_QUORUM, f"block range: expected a FinalCert of {parent_hash.hex()[:12]} at its end"
-        )
-    check_quorum_cert(cert, context.chain, context.epoch, context.validators, context.verify)
-    return linked, cert
+        parent_hash = compute_header_hash(header)
+        hashes.append(parent_hash)
+    return hashes

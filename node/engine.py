@@ -36,6 +36,7 @@ from node.network import (
     PeerRefused,
     PeerUp,
 )
+from node.offences import Offences
 from node.ordering import Ordering
 from node.postbox import Postbox
 from node.telemetry import Level, Telemetry
@@ -51,6 +52,7 @@ from protocol.units import Milliseconds, NodeId
 
 MAX_TURN_EVENTS: Final = 256  # so that a flood of one kind cannot hold back the votes of this turn for long
 STATUS_INTERVAL_MS: Final = 1_000
+MAX_DOWN_REASONS: Final = 1_024  # strangers may come under ever new keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,7 @@ class EngineParts:
     member: Member
     catch_up: CatchUp
     errands: Errands
+    offences: Offences
     shelf: CertificateShelf
     network: Network
     generations: Generations
@@ -88,6 +91,7 @@ class Engine:
 
         Raises: StorageFailure.
         """
+        self._parts.postbox.restore_requests()
         self._do_chore(Chore.STATUS)
         self._finish_turn()
         async for event in inbound:
@@ -138,10 +142,12 @@ class Engine:
             self._do_chore(timer)
 
     def _take_frame(self, peer: NodeId, data: bytes) -> None:
+        if self._parts.offences.is_muted(peer):
+            return
         try:
             message = decode_frame(data)
         except InvalidMessage as error:
-            self._parts.errands.charge(peer, error.reason.value, str(error))
+            self._parts.offences.charge(peer, error.reason.value, str(error))
             return
         match message:
             case Vote():
@@ -158,6 +164,8 @@ class Engine:
                 assert_never(message)
 
     def _take_gossip(self, event: GossipMessage) -> None:
+        if self._parts.offences.is_muted(event.node_id):
+            return
         try:
             if event.topic == TOPIC_CERTIFICATES:
                 cert = QUORUM_CERT_CODEC.decode(event.data)
@@ -165,7 +173,7 @@ class Engine:
             else:
                 self._parts.postbox.take_batch(event.node_id, decode_batch(event.data).transactions)
         except InvalidMessage as error:
-            self._parts.errands.charge(event.node_id, error.reason.value, str(error))
+            self._parts.offences.charge(event.node_id, error.reason.value, str(error))
 
     def _take_answer(self, event: InferenceDone | InferenceFailed) -> None:
         if isinstance(event, InferenceDone):
@@ -198,7 +206,7 @@ class Engine:
                 self._note_down(peer, reason)
                 emit(Level.WARNING, "peer_refused", peer=peer, reason=reason)
             case Misbehaviour(node_id=peer, offence=offence, detail=detail):
-                self._parts.errands.charge(peer, offence.value, detail)
+                self._parts.offences.charge(peer, offence.value, detail)
             case CallbackFault(where=where, detail=detail):
                 emit(Level.ERROR, "callback_fault", where=where, detail=detail)
             case _:
@@ -206,7 +214,10 @@ class Engine:
 
     def _note_down(self, peer: NodeId, reason: str) -> None:
         self.statuses.pop(peer, None)
+        self.down_reasons.pop(peer, None)
         self.down_reasons[peer] = reason
+        while len(self.down_reasons) > MAX_DOWN_REASONS:
+            del self.down_reasons[next(iter(self.down_reasons))]
 
     def _greet(self, peer: NodeId) -> None:
         """Tell a peer where this node stands: a FinalCert lets one that is behind begin to catch up at once."""

@@ -5,15 +5,17 @@ Everything here is read from storage or from the engine's frozen view; a request
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
+
+from msgspec import Raw
 
 from node.network import FetchRefused
 from node.storage import Storage
 from node.wire import (
     FETCH_REQUEST_CODEC,
     MAX_RANGE_BLOCKS,
+    MAX_RANGE_LINKS,
     OUTPUT_CHUNK_BYTES,
-    BlockRange,
     Body,
     Certs,
     FetchBlocks,
@@ -23,10 +25,12 @@ from node.wire import (
     OutputChunk,
 )
 from protocol.block import MAX_BLOCK_BYTES, Block
-from protocol.codec import encode
+from protocol.codec import Message, encode
 from protocol.errors import InvalidMessage
-from protocol.ordering.messages import QUORUM_CERT_CODEC, QuorumCert
+from protocol.ordering.messages import QuorumCert
 from protocol.units import Hash, NodeId, View
+
+MAX_HEIGHT: Final = 2**62  # so that a height and a range fit the disk's integers
 
 
 class RecentBlocks(Protocol):
@@ -39,6 +43,14 @@ class RecentBlocks(Protocol):
     def get_certs(self, view: View) -> tuple[QuorumCert, ...]:
         """The certificates held for a view."""
         ...
+
+
+class _StoredRange(Message, frozen=True):
+    """A BlockRange made of the bytes as they lie on the disk: decoding them only to encode them again would cost the most."""
+
+    blocks: tuple[Raw, ...]
+    links: tuple[Raw, ...]
+    final_cert: Raw | None
 
 
 @dataclass(slots=True)
@@ -70,16 +82,23 @@ class FetchServer:
             case FetchOutput(output_hash=output_hash, offset=offset):
                 return encode(self._read_chunk(output_hash, offset))
 
-    def _read_range(self, start: int) -> BlockRange:
-        """Blocks from `start` up to one with a FinalCert, as many as fit in one answer."""
+    def _read_range(self, start: int) -> _StoredRange:
+        """Blocks from `start` up to one with a FinalCert, or tied to one by the headers between, as many as fit in one answer."""
+        nothing = _StoredRange((), (), None)
+        if start < 1 or start > MAX_HEIGHT:
+            return nothing
         stored = self.storage.get_range(start, start + MAX_RANGE_BLOCKS - 1, MAX_BLOCK_BYTES)
         certified = [position for position, block in enumerate(stored) if block.certificate is not None]
-        if not certified:
-            return BlockRange((), None)
-        chosen = stored[: certified[-1] + 1]
-        certificate = chosen[-1].certificate
-        assert certificate is not None
-        return BlockRange(tuple(block.decode() for block in chosen), QUORUM_CERT_CODEC.decode(certificate))
+        chosen = stored[: certified[-1] + 1] if certified else stored
+        if not chosen:
+            return nothing
+        last = chosen[-1] if certified else self.storage.get_certified_block(chosen[-1].height)
+        if last is None or last.certificate is None or last.height - chosen[-1].height > MAX_RANGE_LINKS:
+            return nothing
+        links = () if certified else self.storage.get_headers(chosen[-1].height + 1, last.height)
+        return _StoredRange(
+            tuple(Raw(block.encoded) for block in chosen), tuple(Raw(link) for link in links), Raw(last.certificate)
+        )
 
     def _find_block(self, recent: RecentBlocks, block_hash: Hash) -> Block | None:
         block = recent.get_block(block_hash)

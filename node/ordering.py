@@ -47,8 +47,8 @@ class Requests(Protocol):
 class BlockSource(Protocol):
     """Where a leader's transactions come from."""
 
-    def list_candidates(self) -> list[bytes]:
-        """Encoded transactions in the order they should be tried."""
+    def list_candidates(self, ledger: Ledger) -> list[bytes]:
+        """Encoded transactions for a block on this state, in the order they should be tried."""
         ...
 
     @property
@@ -187,7 +187,7 @@ class Ordering:
             proposer=proposer,
             time_ms=max(now_ms, effect.not_before_ms),
             beacon_reveal=reveal,
-            candidates=self._parts.source.list_candidates(),
+            candidates=self._parts.source.list_candidates(parent.ledger),
         )
         built = self._parts.chain.build(effect.parent_hash, context, self._parts.source.verified)
         return events.BlockBuilt(self.now_ms(), built.block)

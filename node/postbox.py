@@ -4,7 +4,7 @@ A batch goes out when 20 ms have passed or 32 KiB are full: one transaction a me
 second. What this node itself offers also goes straight to the next leaders, so that a block need not wait for gossip.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, TypeVar
 
 import trio
@@ -13,28 +13,30 @@ from node.chain import Executed, FinalizedBlock
 from node.events import Chore, JobOffered, TransactionOffered
 from node.mempool import Mempool, Pending
 from node.network import Network
+from node.offences import Offences
 from node.ordering import Ordering
-from node.storage import Storage
+from node.storage import Storage, StoredRequest
 from node.telemetry import Level, Telemetry
 from node.timers import Timers
 from node.wire import MAX_BATCH_BYTES, TOPIC_CERTIFICATES, TOPIC_TRANSACTIONS, TransactionBatch
 from protocol.codec import encode
 from protocol.crypto import SigningKey
-from protocol.errors import InvalidMessage, InvalidTransaction, Refusal
+from protocol.errors import InvalidMessage, InvalidTransaction, Refusal, Rejection
 from protocol.ledger.draft import Ledger
 from protocol.ledger.queries import get_account
 from protocol.ordering.events import Timer
 from protocol.ordering.messages import QuorumCert
 from protocol.transactions import JobRequest, Submit, Transaction, compute_transaction_id, sign_transaction
-from protocol.units import Hash, JobId, NodeId
+from protocol.units import JobId, NodeId
 from protocol.validators import compute_leader
 
 R = TypeVar("R")
 
 BATCH_DELAY_MS: Final = 20
-REPEAT_AFTER_MS: Final = 2_000  # an own transaction that is in no block after this long was perhaps lost by gossip
 VALID_HEIGHTS: Final = 1_024  # how long a job submitted through this node may wait for a block
-PRUNE_HEIGHTS: Final = 8  # what can never be included is looked for this often; it is refused by every block anyway
+NEVER_VALID: Final = frozenset(
+    {Rejection.BAD_NONCE, Rejection.EXPIRED}
+)  # on a final state: not in any block to come either
 
 
 class Postbox:
@@ -42,7 +44,7 @@ class Postbox:
 
     def __init__(
         self, key: SigningKey, mempool: Mempool, ordering: Ordering, network: Network, storage: Storage,
-        timers: Timers[Timer | Chore], telemetry: Telemetry, final: Ledger,
+        timers: Timers[Timer | Chore], telemetry: Telemetry, offences: Offences, final: Ledger,
     ) -> None:  # fmt: skip
         self._key: Final = key
         self._chain_id: Final = final.constants.chain_id
@@ -50,11 +52,11 @@ class Postbox:
         self._storage: Final = storage
         self._timers: Final = timers
         self._telemetry: Final = telemetry
+        self._offences: Final = offences
         self._final = final
         self._height = final.chain.height
         self._batch: list[bytes] = []
         self._batch_bytes = 0
-        self._includable: tuple[Hash, int, bool] = (b"", -1, False)
         self._ordering: Final = ordering
         self.mempool: Final = mempool
 
@@ -71,16 +73,21 @@ class Postbox:
             _reply(offer.reply, refusal)
 
     def take_batch(self, peer: NodeId, transactions: Sequence[bytes]) -> None:
-        """Admit what is new and admissible; what the ledger refuses is dropped, since a peer may be a block behind."""
+        """Admit what is new and admissible; what the ledger refuses is dropped, since a peer may be a block behind.
+
+        What is no transaction, or not its author's, no honest node hands on: the rest of such a batch is not worth a look.
+        """
         for encoded in transactions:
             try:
                 self._admit(encoded, is_own=False)
-            except InvalidTransaction as refusal:
-                self._telemetry.emit(Level.DEBUG, "transaction_refused", peer=peer, reason=refusal.reason.value)
             except InvalidMessage as error:
-                self._telemetry.emit(
-                    Level.WARNING, "peer_charged", peer=peer, reason=error.reason.value, text=str(error)
-                )
+                self._offences.charge(peer, error.reason.value, str(error))
+                return
+            except InvalidTransaction as refusal:
+                if refusal.reason is Rejection.BAD_SIGNATURE:
+                    self._offences.charge(peer, refusal.reason.value, str(refusal))
+                    return
+                self._telemetry.emit(Level.DEBUG, "transaction_refused", peer=peer, reason=refusal.reason.value)
 
     def offer_own(self, body: Transaction) -> None:
         """Sign, admit and send a transaction of this node's own, unless it waits already."""
@@ -101,19 +108,14 @@ class Postbox:
         """Drop what the block included, sample how long it took, and look again at what came too early."""
         self._final, self._height = block.ledger, block.header.height
         now_ms = self._now_ms()
-        for pending in self.mempool.drop([transaction for transaction, _ in block.transactions]):
-            self._telemetry.finality_ms.append(now_ms - pending.received_ms)
-        if self._height % PRUNE_HEIGHTS == 0:
-            self.mempool.drop_invalid(block.ledger)
-        self.take_batch(self._key.public, self.mempool.take_early())
+        included, beaten = self.mempool.drop_final(block.ledger, block.transactions)
+        self._telemetry.finality_ms.extend(now_ms - pending.received_ms for pending in included)
+        self._report_lost((*beaten, *self.mempool.prune(block.ledger)))
+        self.mempool.readmit(block.ledger, now_ms)
 
     def has_includable(self, parent: Executed) -> bool:
-        """Whether a waiting transaction could be in a block on this parent; judged again only when either changed."""
-        parent_hash, version, includable = self._includable
-        if (parent_hash, version) != (parent.hash, self.mempool.version):
-            includable = self.mempool.has_includable(parent.ledger)
-            self._includable = (parent.hash, self.mempool.version, includable)
-        return includable
+        """Whether a waiting transaction could be in a block on this parent."""
+        return self.mempool.has_includable(parent.hash, parent.ledger)
 
     def publish_batch(self) -> None:
         """Gossip what has gathered."""
@@ -126,41 +128,69 @@ class Postbox:
         self._network.publish(TOPIC_CERTIFICATES, encode(cert))
 
     def repeat_own(self) -> None:
-        """Gossip this node's own transactions again that have waited for long."""
-        for pending in self.mempool.list_older(self._now_ms() - REPEAT_AFTER_MS, self._key.public):
-            self._send_to_leaders(pending.encoded)
-            self._gather(pending.encoded)
+        """Send again what was offered to this node and has waited for long."""
+        for pending in self.mempool.take_repeats(self._now_ms()):
+            self._spread(pending)
+
+    def restore_requests(self) -> None:
+        """Take up again what clients were promised before the node stopped: nobody else may have it."""
+        for encoded in self._storage.list_open_requests():
+            try:
+                self._admit(encoded, is_own=True)
+            except InvalidTransaction as refusal:
+                self._telemetry.emit(
+                    Level.WARNING, "request_not_restored", reason=refusal.reason.value, text=str(refusal)
+                )
+
+    def _report_lost(self, dropped: Iterable[Pending]) -> None:
+        for pending in dropped:
+            if pending.is_own:
+                self._telemetry.emit(
+                    Level.WARNING, "transaction_lost", id=pending.id, kind=type(pending.signed.body).__name__
+                )
 
     def _take_job(self, job: JobRequest, request_id: str | None) -> tuple[JobId, bool]:
         known = None if request_id is None else self._storage.get_request(request_id)
-        if known is not None:
-            if self._storage.get_transaction(known.job) is None and known.job not in self.mempool:
-                self._admit(known.transaction, is_own=True)
+        if known is not None and self._is_alive(known):
             return known.job, True
         sender = self._key.public
-        nonce = max(get_account(self._final, sender).nonce, self.mempool.highest_nonce(sender)) + 1
+        nonce = self.mempool.find_free_nonce(sender, get_account(self._final, sender).nonce)
         body = Submit(sender, nonce, self._height + VALID_HEIGHTS, job)
         encoded = encode(sign_transaction(self._key, self._chain_id, body))
-        self._check_then(encoded, request_id, compute_transaction_id(body))
-        return compute_transaction_id(body), False
-
-    def _check_then(self, encoded: bytes, request_id: str | None, job: JobId) -> None:
-        """Admit first, so that a refused job leaves no trace; the request is durable before anything is sent."""
-        pending = self.mempool.admit(self._final, encoded, self._now_ms())
-        if request_id is not None:
-            self._storage.store_request(request_id, job, encoded)
+        job_id = compute_transaction_id(body)
+        # Admitted first, so that a refused job leaves no trace; durable before anything is sent.
+        pending = self.mempool.admit(self._final, encoded, self._now_ms(), is_own=True)
+        if request_id is not None and known is None:
+            self._storage.store_request(request_id, job_id, encoded)
+        elif request_id is not None:
+            self._storage.replace_request(request_id, job_id, encoded)
         if pending is not None:
-            self._spread(pending, is_own=True)
+            self._spread(pending)
+        return job_id, False
+
+    def _is_alive(self, known: StoredRequest) -> bool:
+        """Whether the job that a request id stands for is in a block, or may still get there; it is sent again where it is not waiting.
+
+        Raises: InvalidTransaction where it is refused for now.
+        """
+        if self._storage.get_transaction(known.job) is not None or known.job in self.mempool:
+            return True
+        try:
+            self._admit(known.transaction, is_own=True)
+        except InvalidTransaction as refusal:
+            if refusal.reason in NEVER_VALID:
+                return False
+            raise
+        return True
 
     def _admit(self, encoded: bytes, *, is_own: bool) -> None:
-        pending = self.mempool.admit(self._final, encoded, self._now_ms())
-        if pending is not None:
-            self._spread(pending, is_own=is_own)
+        pending = self.mempool.admit(self._final, encoded, self._now_ms(), is_own=is_own)
+        if pending is not None and is_own:
+            self._spread(pending)
 
-    def _spread(self, pending: Pending, *, is_own: bool) -> None:
-        if is_own:
-            self._send_to_leaders(pending.encoded)
-            self._gather(pending.encoded)
+    def _spread(self, pending: Pending) -> None:
+        self._send_to_leaders(pending.encoded)
+        self._gather(pending.encoded)
 
     def _send_to_leaders(self, encoded: bytes) -> None:
         context, view = self._ordering.state.context, self._ordering.state.view

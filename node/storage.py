@@ -125,6 +125,14 @@ class Storage:
             rows.close()
         return tuple(found)
 
+    def get_headers(self, first: Height, last: Height) -> tuple[bytes, ...]:
+        """The encoded headers of the final blocks from first to last."""
+        with self._access() as connection:
+            rows = connection.execute(
+                "SELECT header FROM blocks WHERE height BETWEEN ? AND ? ORDER BY height", (first, last)
+            )
+            return tuple(row[0] for row in rows)
+
     def get_certified_block(self, at_or_above: Height) -> StoredBlock | None:
         """The lowest block at or above a height that has its own FinalCert: it makes all below it final too."""
         return self._get_block(
@@ -192,6 +200,19 @@ class Storage:
         with self._access() as connection:
             row = connection.execute("SELECT job, tx FROM requests WHERE request = ?", (request,)).fetchone()
             return None if row is None else StoredRequest(*row)
+
+    def replace_request(self, request: str, job: JobId, transaction: bytes) -> None:
+        """Let a request id stand for another job: the one it stood for can never be in a block."""
+        with self._transaction() as connection:
+            connection.execute("UPDATE requests SET job = ?, tx = ? WHERE request = ?", (job, transaction, request))
+
+    def list_open_requests(self) -> tuple[bytes, ...]:
+        """The encoded transactions of all requests that are in no final block, in the order they came."""
+        with self._access() as connection:
+            rows = connection.execute(
+                "SELECT tx FROM requests WHERE job NOT IN (SELECT id FROM transactions) ORDER BY requests.rowid"
+            )
+            return tuple(row[0] for row in rows)
 
     # Answers
 

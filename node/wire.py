@@ -9,7 +9,7 @@ from typing import Annotated, Final, TypeAlias
 
 from msgspec import Meta
 
-from protocol.block import MAX_BLOCK_BYTES, MAX_TRANSACTION_BYTES, Block
+from protocol.block import MAX_BLOCK_BYTES, MAX_TRANSACTION_BYTES, Block, Header
 from protocol.codec import Codec, Message, encode
 from protocol.errors import InvalidMessage, Rejection
 from protocol.ordering.messages import PROPOSAL_CODEC, QUORUM_CERT_CODEC, VOTE_CODEC, Proposal, QuorumCert, Vote
@@ -17,8 +17,10 @@ from protocol.units import Hash, Height, NodeId, View
 
 MAX_BATCH_BYTES: Final = 32 * 1024
 MAX_FETCH_REQUEST_BYTES: Final = 256
-MAX_FETCH_RESPONSE_BYTES: Final = MAX_BLOCK_BYTES + 16 * 1024
 MAX_RANGE_BLOCKS: Final = 64
+MAX_RANGE_LINKS: Final = 1_024  # headers; so many blocks in a row of which none has a FinalCert are hours without one
+MAX_HEADER_BYTES: Final = 384
+MAX_FETCH_RESPONSE_BYTES: Final = MAX_BLOCK_BYTES + 32 * 1024 + MAX_RANGE_LINKS * MAX_HEADER_BYTES
 OUTPUT_CHUNK_BYTES: Final = 256 * 1024
 
 TOPIC_TRANSACTIONS: Final = "transactions"
@@ -100,7 +102,7 @@ def decode_batch(encoded: bytes) -> TransactionBatch:
 
 
 class FetchBlocks(Message, frozen=True, tag=1):
-    """Finalized blocks from a height upwards, as many as fit, the last with a FinalCert."""
+    """Finalized blocks from a height upwards, as many as fit, and what proves them final."""
 
     start: Height
 
@@ -128,9 +130,13 @@ FetchRequest: TypeAlias = FetchBlocks | FetchBody | FetchCert | FetchOutput
 
 
 class BlockRange(Message, frozen=True):
-    """Consecutive finalized blocks and the FinalCert of the last; no blocks and no certificate where there are none."""
+    """Consecutive finalized blocks, the headers behind them up to a block with a FinalCert (none where the last block has one), and it.
+
+    No blocks and no certificate where there are none.
+    """
 
     blocks: Annotated[tuple[Block, ...], Meta(max_length=MAX_RANGE_BLOCKS)]
+    links: Annotated[tuple[Header, ...], Meta(max_length=MAX_RANGE_LINKS)]
     final_cert: QuorumCert | None
 
 

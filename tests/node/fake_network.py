@@ -49,6 +49,7 @@ class Hub:
     cut: set[frozenset[NodeId]] = field(default_factory=set)
     loses: Loss = lambda _source, _target, _data: False
     loses_gossip: Loss = lambda _source, _target, _data: False
+    extra_delay_s: Callable[[NodeId, NodeId, NodeEvent], float] = lambda _source, _target, _event: 0.0
     requests: Counter[tuple[NodeId, NodeId]] = field(default_factory=Counter)  # (asker, asked)
     sent: list[tuple[NodeId, bytes]] = field(default_factory=list)  # direct frames, by sender
     _heap: list[tuple[float, int, NodeId, NodeEvent]] = field(default_factory=list)
@@ -102,6 +103,10 @@ class Hub:
         """Who a node is connected to."""
         return [other for other in self.ports if other != node and self.is_linked(node, other)]
 
+    def carry(self, source: NodeId, target: NodeId, event: NodeEvent) -> None:
+        """Put a node's message on its way."""
+        self.deliver(target, event, DELAY_S + self.extra_delay_s(source, target, event))
+
     def deliver(self, target: NodeId, event: NodeEvent, delay_s: float = DELAY_S) -> None:
         """Put an event on its way to a node."""
         self._count += 1
@@ -136,13 +141,13 @@ class FakeNetwork:
         if not self._hub.is_linked(self._node, node_id):
             return False
         if not self._hub.loses(self._node, node_id, data):
-            self._hub.deliver(node_id, DirectMessage(self._node, data))
+            self._hub.carry(self._node, node_id, DirectMessage(self._node, data))
         return True
 
     def publish(self, topic: str, data: bytes) -> None:
         for peer in self._hub.list_peers(self._node):
             if not self._hub.loses_gossip(self._node, peer, data):
-                self._hub.deliver(peer, GossipMessage(topic, self._node, data))
+                self._hub.carry(self._node, peer, GossipMessage(topic, self._node, data))
 
     async def request(self, node_id: NodeId, data: bytes, timeout_s: float) -> bytes:
         self._hub.requests[self._node, node_id] += 1

@@ -85,11 +85,12 @@ class FakeGenerations:
 
     def submit(self, request: InferenceRequest) -> None:
         self.asked.append(request.request_id)
-        if not self.is_mute:
-            self.nursery.start_soon(self._answer, request)
+        self.nursery.start_soon(self._answer, request)
 
     async def _answer(self, request: InferenceRequest) -> None:
         await trio.sleep(self.delay_s)
+        if self.is_mute:
+            return
         text = self.answer(request)
         if text is None:
             await self.events.send(InferenceFailed(request.request_id, "the engine failed"))

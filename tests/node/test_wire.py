@@ -54,7 +54,11 @@ def test_an_oversized_vote_is_refused_before_it_is_decoded() -> None:
 
 
 @pytest.mark.parametrize(
-    "request_", [FetchBlocks(3), FetchBody(b"h" * 32), FetchCert(4), FetchOutput(b"o" * 32, 262_144)], ids=lambda r: type(r).__name__
+    "request_",
+    [FetchBlocks(3), FetchBody(b"h" * 32), FetchCert(4), FetchOutput(b"o" * 32, 262_144)],
+    ids=lambda r: type(r).__name__,
 )
-def test_a_fetch_request_decodes_to_what_was_encoded(request_: FetchBlocks | FetchBody | FetchCert | FetchOutput) -> None:
+def test_a_fetch_request_decodes_to_what_was_encoded(
+    request_: FetchBlocks | FetchBody | FetchCert | FetchOutput,
+) -> None:
     assert FETCH_REQUEST_CODEC.decode(encode(request_)) == request_
