@@ -5,9 +5,13 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
+from typing import Final
 
 from devnet.devnet_file import DevnetFile
 from node.render import open_console
+
+QUESTION: Final = '"23+58="'
+TELLING_QUESTION: Final = '"43+77="'  # of devnet/models/questions.json
 
 
 def print_next_steps(directory: Path, devnet: DevnetFile, *, is_detached: bool) -> None:
@@ -19,7 +23,7 @@ def print_next_steps(directory: Path, devnet: DevnetFile, *, is_detached: bool) 
         "",
         f"{len(devnet.nodes)} validators are up" + (f", of which cheats: {cheats}." if cheats else "."),
         "From another shell:" if not is_detached else "Try next:",
-        f'  {quorate} ask "23+58=" --home {home} --out answer.qrc',
+        f"  {quorate} ask {name_question(devnet)} --home {home} --out answer.qrc",
         f"  {quorate} verify answer.qrc --genesis {shlex.quote(shorten_path(Path(devnet.genesis)))}",
         f"  {quorate} devnet status --home {home}",
         f"  {quorate} devnet logs -f --home {home}",
@@ -28,6 +32,14 @@ def print_next_steps(directory: Path, devnet: DevnetFile, *, is_detached: bool) 
     console = open_console()
     for line in lines:
         console.print(line, soft_wrap=True)
+
+
+def name_question(devnet: DevnetFile) -> str:
+    """What to ask: where a node cheats, a question that it gets wrong, of as many nodes as can be drawn."""
+    if not any(node.cheat for node in devnet.nodes):
+        return QUESTION
+    seats = len(devnet.nodes) - 1 + len(devnet.nodes) % 2
+    return f"{TELLING_QUESTION} --committee {seats}"
 
 
 def name_command() -> str:
