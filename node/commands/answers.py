@@ -2,6 +2,7 @@
 
 import errno
 import time
+from math import inf
 from pathlib import Path
 from typing import Final
 
@@ -34,6 +35,7 @@ from node.rpc_types import (
     OutputResult,
     SeatState,
 )
+from protocol.certificate_format import decode_certificate
 from protocol.errors import Rejection
 
 _POLL_MS: Final = 1_000  # so that the progress line counts seconds
@@ -69,12 +71,16 @@ class Answer(msgspec.Struct, frozen=True):
     certificate: str | None
 
 
-def wait_settled(client: NodeClient, job: str, deadline: float) -> JobState:
-    """The job once it is settled, with a progress line until then. Units: deadline on the monotonic clock.
+def wait_settled(
+    client: NodeClient, job: str, timeout_s: float, *, unknown_s: float = inf, is_quiet: bool = False
+) -> JobState:
+    """The job once it is settled, with a progress line until then (none where it is to be quiet).
 
-    Raises: Fault(TIMED_OUT) where it is not settled by the deadline, or where Ctrl-C ends the waiting; the job goes on.
+    Raises: Fault(TIMED_OUT) where it takes longer than timeout_s, or where Ctrl-C ends the waiting; the job goes on.
+    Fault(UNKNOWN_JOB) where the ledger does not hold it within unknown_s.
     """
     line = ProgressLine()
+    deadline = time.monotonic() + timeout_s
     started = time.monotonic()
     seen = ""  # no progress is called so: the first answer comes at once
     try:
@@ -86,7 +92,13 @@ def wait_settled(client: NodeClient, job: str, deadline: float) -> JobState:
             if state is not None and state.status != "open":
                 return state
             seen = "" if state is None else state.progress
-            line.show(_describe(job, state), f"· {time.monotonic() - started:.0f} s")
+            passed_s = time.monotonic() - started
+            if state is None and passed_s > unknown_s:
+                raise Fault(
+                    Rejection.UNKNOWN_JOB, f"no block holds job {job[:16]}: it was never asked, or is forgotten"
+                )
+            if not is_quiet:
+                line.show(_describe(job, state), f"· {passed_s:.0f} s")
     except KeyboardInterrupt as interrupt:
         raise _goes_on(job, "stopped waiting") from interrupt
     finally:
@@ -118,32 +130,38 @@ def _describe(job: str, state: JobState | None) -> str:
 
 def deliver(client: NodeClient, state: JobState, out: Path | None, *, as_json: bool) -> int:
     """Prints a settled job, writes its certificate where there is an answer, and says the exit code."""
-    texts = _fetch_texts(client, state)
-    balance = client.call("account_get", AccountParams(state.requester), AccountResult).balance
     accepted = state.status == "accepted"
     path = None
-    size = 0
+    certificate = b""
     if accepted:
         certificate = client.call("certificate_get", JobParams(state.job), CertificateResult).certificate
         path = out if out is not None else Path(f"{state.job}.qrc")
-        size = len(certificate)
         write_certificate(path, certificate)
+    texts = _fetch_texts(client, state, certificate)
+    balance = client.call("account_get", AccountParams(state.requester), AccountResult).balance
     answer = _build_answer(state, texts, balance, path)
     if as_json:
         print_json(answer)
     else:
-        print_answer(state, answer, size)
+        print_answer(state, answer, len(certificate))
     return Exit.OK if accepted else Exit.NO_ANSWER
 
 
-def _fetch_texts(client: NodeClient, state: JobState) -> dict[str, str]:
-    """The text of each revealed output that somebody serves, by output hash."""
+def _fetch_texts(client: NodeClient, state: JobState, certificate: bytes) -> dict[str, str]:
+    """The text of each revealed output, by its hash: the winner's out of the certificate, others where somebody serves them."""
     texts: dict[str, str] = {}
+    if certificate and state.output_hash is not None:
+        winner = decode_certificate(certificate).output
+        if winner is not None:
+            texts[state.output_hash] = winner.text
     for output_hash in dict.fromkeys(seat.output_hash for seat in state.seats if seat.output_hash is not None):
+        if output_hash in texts:
+            continue
         try:
             output = client.call("output_get", OutputParams(state.job, output_hash), OutputResult)
         except Fault as fault:
-            if fault.reason is not Trouble.OUTPUT_UNAVAILABLE:
+            # On a busy network the ledger may have forgotten the job by now.
+            if fault.reason not in {Trouble.OUTPUT_UNAVAILABLE, Rejection.UNKNOWN_JOB}:
                 raise
             print_note(f"quorate: {fault.message}")
         else:
@@ -186,7 +204,7 @@ def print_answer(state: JobState, answer: Answer, certificate_bytes: int) -> Non
     console = open_console()
     facts = [("question", clip(state.prompt, 200))]
     if answer.text is not None:
-        facts.append(("answer", clip(answer.text, 400)))
+        facts.append(("answer", clip(answer.text, 400) or "(empty)"))
     facts += [
         ("decision", _describe_decision(state)),
         ("capture", describe_capture(state)),

@@ -1,7 +1,6 @@
 """`quorate ask`: one question, answered by a committee, with the certificate in a file."""
 
 import secrets
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -77,7 +76,7 @@ def ask(
         request_id=request_id or secrets.token_hex(16),
     )
     submitted = client.call("job_submit", params, JobSubmitted)
-    state = wait_settled(client, submitted.job, time.monotonic() + seconds)
+    state = wait_settled(client, submitted.job, seconds)
     return deliver(client, state, out, as_json=as_json)
 
 

@@ -21,7 +21,7 @@ from node.commands.answers import wait_settled
 from node.commands.connect import DEVNET_FILE, connect, list_devnet_nodes
 from node.faults import Fault, Trouble
 from node.genesis_file import read_genesis
-from node.render import open_console, print_facts
+from node.render import ProgressLine, open_console, print_facts
 from node.rpc_client import NodeClient
 from node.rpc_types import (
     CertificateResult,
@@ -85,10 +85,16 @@ def measure_jobs(plan: BenchPlan) -> Figures:
     observers = _list_observers(plan, client)
     genesis = read_genesis(_find_genesis(plan))
     questions = _list_questions(plan.warmup + plan.jobs)
-    for _ in range(plan.warmup):
+    line = ProgressLine()
+    for number in range(plan.warmup):
+        line.show(f"warming up: job {number + 1} of {plan.warmup}")
         _measure_job(plan, client, observers, genesis, next(questions))
     before = client.call("node_status", Nothing(), NodeStatus)
-    samples = [_measure_job(plan, client, observers, genesis, next(questions)) for _ in range(plan.jobs)]
+    samples: list[_Sample] = []
+    for number in range(plan.jobs):
+        line.show(f"measuring: job {number + 1} of {plan.jobs}")
+        samples.append(_measure_job(plan, client, observers, genesis, next(questions)))
+    line.clear()
     after = client.call("node_status", Nothing(), NodeStatus)
     finality = sorted(_list_new(before.finality_ms_recent, after.finality_ms_recent))
     return Figures(
@@ -132,7 +138,7 @@ def _measure_job(
     params = JobSubmitParams(model=plan.model, prompt=question, seats=plan.committee, request_id=secrets.token_hex(16))
     started = time.perf_counter()
     job = client.call("job_submit", params, JobSubmitted).job
-    state = wait_settled(client, job, time.monotonic() + JOB_TIMEOUT_S)
+    state = wait_settled(client, job, JOB_TIMEOUT_S, is_quiet=True)
     if state.status != "accepted":
         reason = Trouble.JOB_FAILED if state.status == "failed" else Trouble.JOB_INCONCLUSIVE
         raise Fault(reason, f"job {job[:16]} ended {state.status}: only accepted answers are measured")

@@ -1,8 +1,7 @@
 """`quorate jobs`: list, show, wait for jobs, and fetch their certificates again."""
 
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -13,6 +12,8 @@ if TYPE_CHECKING:
     from node.rpc_client import NodeClient
 
 app = typer.Typer(help="List, show and wait for jobs.", no_args_is_help=False, invoke_without_command=True)
+
+UNKNOWN_S: Final = 10.0  # a job that was just asked for is in a block by then
 
 Job = Annotated[str, typer.Argument(metavar="JOB", help="The job's id, or the start of it.")]
 Out = Annotated[Path | None, typer.Option("--out", metavar="FILE.qrc", help="Write the certificate here.")]
@@ -66,14 +67,22 @@ def show_job(
     from node.commands.answers import write_certificate
     from node.commands.connect import connect
     from node.commands.job_tables import print_job
-    from node.render import print_json
+    from node.render import print_json, print_note
     from node.rpc_types import CertificateResult, JobParams, JobState
+    from protocol.errors import Rejection
 
     client = connect(rpc, home, token_file)
     name = find_job(client, job)
     if out is not None:
         write_certificate(out, client.call("certificate_get", JobParams(name), CertificateResult).certificate)
-    state = client.call("job_get", JobParams(name), JobState)
+        print_note(f"certificate: {out}")
+    try:
+        state = client.call("job_get", JobParams(name), JobState)
+    except Fault as fault:
+        if out is None or fault.reason is not Rejection.UNKNOWN_JOB:
+            raise
+        print_note("the ledger has forgotten the job since; its certificate says how it ended")
+        return Exit.OK
     if as_json:
         print_json(state)
     else:
@@ -98,7 +107,7 @@ def wait_job(
 
     seconds = scale("--timeout", timeout, 0, 10**9) / 1_000_000
     client = connect(rpc, home, token_file)
-    state = wait_settled(client, find_job(client, job), time.monotonic() + seconds)
+    state = wait_settled(client, find_job(client, job), seconds, unknown_s=UNKNOWN_S)
     return deliver(client, state, out, as_json=as_json)
 
 

@@ -50,7 +50,7 @@ def _list_facts(path: Path, report: CertificateReport) -> list[tuple[str, str]]:
     facts = [("certificate", f"{path}"), ("check", f"valid · {decision}")]
     facts.append(("question", clip(report.prompt.decode("utf-8", "replace"), 200)))
     if report.text is not None:
-        facts.append(("answer", clip(report.text, 400)))
+        facts.append(("answer", clip(report.text, 400) or "(empty)"))
     facts += [
         ("job", report.job.hex()),
         ("model", f"{report.card.name} ({shorten(compute_model_id(report.card).hex())})"),

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from node.cli import run_command
 from node.commands import connect
 from node.commands.ask import build_settings
+from node.commands.bench_job import _list_new
 from node.faults import Exit, Fault
 from node.genesis_file import write_genesis
 from node.home import Home, create_home, store_api_address
@@ -174,6 +175,22 @@ def test_jobs_are_listed_and_shown(quorate, url) -> None:
     assert quorate("jobs", "show", "ff", "--rpc", url)[0] == Exit.USAGE
 
 
+def test_a_job_that_no_block_holds_is_not_waited_for_for_ever(quorate, url, monkeypatch) -> None:
+    monkeypatch.setattr("node.commands.jobs.UNKNOWN_S", 0.0)
+    monkeypatch.setattr("node.commands.answers._POLL_MS", 10)
+    code, out, _ = quorate("jobs", "wait", "00" * 32, "--rpc", url, "--json")
+    assert (code, json.loads(out)["error"]["reason"]) == (Exit.USAGE, "unknown_job")
+
+
+def test_the_certificate_of_a_job_that_the_ledger_forgot_can_still_be_had(quorate, url, node) -> None:
+    job = json.loads(ask(quorate, url, "--json")[1])["job"]
+    node.chain.run(3 * node.genesis.params.snapshot_heights)
+    assert quorate("jobs", "show", job, "--rpc", url)[0] == Exit.USAGE
+    code, _, err = quorate("jobs", "show", job, "--rpc", url, "--out", "late.qrc")
+    assert (code, "forgotten" in err) == (Exit.OK, True)
+    assert check_certificate(Path("late.qrc").read_bytes(), node.genesis).text == "81"
+
+
 @pytest.fixture
 def certificate(quorate, url, node, tmp_path) -> Path:
     assert ask(quorate, url, "--out", "x.qrc")[0] == Exit.OK
@@ -204,6 +221,28 @@ def test_a_valid_certificate_without_an_answer_exits_7(quorate, url, node, certi
     assert quorate("jobs", "show", job, "--rpc", url, "--out", "failed.qrc")[0] == Exit.OK
     code, out, _ = quorate("verify", "failed.qrc", "--genesis", "genesis.json", "--json")
     assert (code, json.loads(out)["valid"], json.loads(out)["decision"]) == (Exit.NO_ANSWER, True, "failed")
+
+
+def test_bench_job_has_exactly_the_documented_keys_and_names_the_machine(quorate, url, node, tmp_path) -> None:
+    write_genesis(tmp_path / "genesis.json", node.genesis)
+    where = ("--rpc", url, "--genesis", "genesis.json", "--model", "adder")
+    code, out, err = quorate("bench", "job", *where, "--jobs", 2, "--warmup", 1, "--json")
+    figures = json.loads(out)
+    assert code == Exit.OK
+    assert list(figures) == [
+        *("answer_s", "generation_s", "overhead_s", "finality_ms", "node_rss_mb", "certificate_bytes"),
+        "certificate_check_ms",
+    ]
+    assert list(figures["finality_ms"]) == ["p50", "p99"]
+    assert "cores" in err
+    assert "measuring: job 2 of 2" in err
+
+
+def test_only_the_samples_that_are_new_count() -> None:
+    assert _list_new((1, 2, 3), (1, 2, 3, 4, 5)) == [4, 5]
+    assert _list_new((1, 2, 3), (3, 4)) == [4]
+    assert _list_new((), (4,)) == [4]
+    assert _list_new((1,), (1,)) == []
 
 
 # --- which node
