@@ -14,7 +14,7 @@ from typing import Annotated, Final
 
 import typer
 
-from node.commands import ask, bench, genesis, init, jobs, run, status, verify
+from node.commands import ask, bench, genesis, init, jobs, models, run, status, transfer, verify
 from node.faults import Exit, Fault, Trouble, fault_of
 from protocol.errors import Refusal
 
@@ -26,10 +26,11 @@ _VERBS: Final = {
     "peers": status.peers,
     "ask": ask.ask,
     "balance": status.balance,
+    "transfer": transfer.transfer,
     "verify": verify.verify,
     "version": status.version,
 }
-_GROUPS: Final = {"genesis": genesis.app, "jobs": jobs.app, "bench": bench.app}
+_GROUPS: Final = {"genesis": genesis.app, "models": models.app, "jobs": jobs.app, "bench": bench.app}
 _EXTERNAL: Final = {"devnet": "A network on this machine: up, down, status, logs, demo."}
 
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
-from node.cli import run_command
 from node.commands.connect import connect
 from node.config import load_config
 from node.faults import Exit
@@ -17,27 +15,8 @@ from node.home import Home, store_api_address
 from node.http_server import HttpConfig
 from tests.node.fake_node import FakeNode, serving
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 ARITH = Path(__file__).resolve().parents[3] / "devnet" / "models" / "arith-s"
 STRANGER = "11" * 32
-
-
-@pytest.fixture
-def quorate(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Callable[..., tuple[int, str, str]]:
-    """Runs a command line in an empty directory: (exit code, standard output, standard error)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        code = run_command([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 def read_peers(home: str) -> tuple[str, ...]:
