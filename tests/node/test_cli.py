@@ -14,12 +14,9 @@ from msgspec.structs import replace
 
 from node.cli import run_command
 from node.commands import connect
-from node.commands.ask import build_settings
-from node.commands.bench_job import _list_new
 from node.faults import Exit, Fault
 from node.genesis_file import write_genesis
 from node.home import Home, create_home, store_api_address
-from node.render import clean, clip, format_duration, format_ppb, format_ppm, format_units
 from node.rpc_client import NodeClient
 from protocol.certificate import check_certificate
 from protocol.genesis import compute_chain_id
@@ -223,28 +220,6 @@ def test_a_valid_certificate_without_an_answer_exits_7(quorate, url, node, certi
     assert (code, json.loads(out)["valid"], json.loads(out)["decision"]) == (Exit.NO_ANSWER, True, "failed")
 
 
-def test_bench_job_has_exactly_the_documented_keys_and_names_the_machine(quorate, url, node, tmp_path) -> None:
-    write_genesis(tmp_path / "genesis.json", node.genesis)
-    where = ("--rpc", url, "--genesis", "genesis.json", "--model", "adder")
-    code, out, err = quorate("bench", "job", *where, "--jobs", 2, "--warmup", 1, "--json")
-    figures = json.loads(out)
-    assert code == Exit.OK
-    assert list(figures) == [
-        *("answer_s", "generation_s", "overhead_s", "finality_ms", "node_rss_mb", "certificate_bytes"),
-        "certificate_check_ms",
-    ]
-    assert list(figures["finality_ms"]) == ["p50", "p99"]
-    assert "cores" in err
-    assert "measuring: job 2 of 2" in err
-
-
-def test_only_the_samples_that_are_new_count() -> None:
-    assert _list_new((1, 2, 3), (1, 2, 3, 4, 5)) == [4, 5]
-    assert _list_new((1, 2, 3), (3, 4)) == [4]
-    assert _list_new((), (4,)) == [4]
-    assert _list_new((1,), (1,)) == []
-
-
 # --- which node
 
 
@@ -406,48 +381,3 @@ def test_a_reader_that_goes_away_is_told_nothing(tmp_path) -> None:
     )
     done = run_program(tmp_path, code=script)
     assert (done.returncode, done.stderr) == (1, "")
-
-
-# --- words and numbers
-
-
-@pytest.mark.parametrize(
-    "micro, shown",
-    [(0, "0"), (1, "0.000001"), (2_500_000, "2.5"), (1_234_567_000_000, "1,234,567"), (-1_500_000, "-1.5")],
-)
-def test_money_is_shown_in_units(micro: int, shown: str) -> None:
-    assert format_units(micro) == shown
-
-
-def test_figures_are_shown_for_people() -> None:
-    assert [format_ppm(ppm) for ppm in (0, 666_666, 1_000_000)] == ["0 %", "66.7 %", "100 %"]
-    assert [format_ppb(ppb) for ppb in (0, 510, 104_000_000)] == ["0 %", "5.1e-05 %", "10.4 %"]
-    assert [format_duration(ms) for ms in (12, 59_000, 61_000, 7_260_000, 90_000_000)] == [
-        *("12 ms", "59 s", "1 min 1 s", "2 h 1 min", "1 d 1 h")
-    ]
-
-
-def test_text_from_the_network_cannot_command_the_terminal() -> None:
-    assert clean("a\x1b[31mb\nc\u202ed") == "a\\u001b[31mb⏎c\\u202ed"
-    assert clip("0123456789", 5) == "0123…"
-
-
-@pytest.mark.parametrize(
-    "arguments, kind",
-    [((None, None, None, None), "greedy"), ((9, None, None, 3), "beam"), ((9, 0.5, None, None), "sample")],
-)
-def test_options_become_settings(arguments: tuple, kind: str) -> None:
-    assert build_settings(*arguments).kind == kind
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        *((0, None, None, None), (10**9, None, None, None), (9, None, None, 17), (9, None, 1.5, None)),
-        *((9, 0.0, None, None), (9, 0.5, None, 2), (9, float("nan"), None, None), (9, float("inf"), None, None)),
-    ],
-)
-def test_settings_out_of_range_are_refused(arguments: tuple) -> None:
-    with pytest.raises(Fault) as caught:
-        build_settings(*arguments)
-    assert caught.value.exit_code is Exit.USAGE
