@@ -14,7 +14,7 @@ MAX_BLOCK_TRANSACTIONS: Final = 4096
 
 
 class Header(Message, frozen=True):
-    """A block's header. It holds no signatures, so its hash cannot be ground through them (ledger.md section 1.1)."""
+    """A block's header. It holds no signatures, so its hash cannot be ground through them (rule F5)."""
 
     chain_id: ChainId
     epoch: Epoch

@@ -2,7 +2,7 @@
 
 The quorum's signatures make one state root true; the settlement is under it; from the settlement and what the members signed
 everything that arithmetic can decide is computed again. What only the ledger's execution can know is named as attested. Cheap checks
-come first, signatures last. Source: protocol.md section 10; rules C1-C14.
+come first, signatures last. Source: rules C1-C14.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 from protocol.block import Header, compute_header_hash
@@ -166,6 +167,8 @@ def _check_maturity(case: _Case) -> None:
             Rejection.BAD_BEACON, f"has a beacon that is not made from the reveal of block {settlement.maturity_height}"
         )
     views = (*(header.view for header in waiting[1:]), settlement.maturity_view)
+    if any(earlier >= later for earlier, later in pairwise((waiting[0].view, *views))):
+        refuse(Rejection.BAD_BEACON, f"has views that do not ascend up to block {settlement.maturity_height}")
     seed, most = case.genesis.seed, case.genesis.params.beacon_max_blocks
     leaders = [compute_leader(case.validators, case.chain, GENESIS_EPOCH, seed, view) for view in views]
     ripe = next(

@@ -2,7 +2,7 @@
 
 Every hash starts with a domain byte and every signature with `"QR1\\0" | domain | chain id`, so bytes made for one purpose mean
 nothing for another, nor on another chain. Ed25519 signatures are not unique: they never enter a hash that names or draws anything.
-Source: ledger.md section 7; libsodium's rules of validity (it refuses non-canonical S and small-order keys).
+Source: rules F3-F5; libsodium's rules of validity (it refuses non-canonical S and small-order keys).
 """
 
 from enum import IntEnum

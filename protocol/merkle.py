@@ -2,7 +2,7 @@
 
 A binary tree over the entries in key order: leaf = H(LEAF, length of key, key, H(VALUE, value)), inner = H(NODE, left, right), a lone
 node moves up unchanged, and the root H(ROOT, count, top) binds the count, so that an index has one meaning. The hash depends on the
-entries alone, never on the order in which they came. Source: ledger.md section 3; domain bytes after RFC 6962.
+entries alone, never on the order in which they came. Source: domain bytes after RFC 6962.
 
 `compute_root` and `MerkleTree.build` take the whole map; `MerkleTree.update` recomputes only what changed.
 """

@@ -81,12 +81,10 @@ def compute_model_id(card: ModelCard) -> ModelId:
 
 
 def compute_output_hash(output: Output) -> Hash:
-    """What a reveal binds: model id, token ids, text and stop reason (protocol.md section 3)."""
+    """What a reveal binds: model id, token ids, text and stop reason (rule J10)."""
     return compute_hash(HashDomain.OUTPUT, encode(output))
 
 
 def greedy(max_tokens: int) -> GenerationSettings:
     """Settings for plain greedy generation."""
     return GenerationSettings(SamplingKind.GREEDY, 1, 0, 1_000_000, max_tokens)
-
-

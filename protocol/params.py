@@ -18,18 +18,20 @@ UNIT: Final = 1_000_000  # micro-units in one unit of value
 class Params(Message, frozen=True):
     """One network's constants."""
 
-    # Time and pace (protocol.md section 2)
+    # Time and pace
     pace_ms: Milliseconds  # least distance of two header times: a block is no clock tick an attacker can speed up
     clock_drift_ms: Milliseconds  # how far a header's time may be ahead of a node's clock before it waits
     idle_interval_ms: Milliseconds  # an empty block this often without work, so that time and liveness are visible
     base_delay_ms: Annotated[int, Meta(ge=1)]  # D0 of rule R8
     max_delay_ms: Annotated[int, Meta(ge=1)]  # cap of rule R8
-    # Epochs and beacon (protocol.md section 7)
+    # Epochs and beacon (rules B, D, L9)
     snapshot_heights: Annotated[int, Meta(ge=8, le=2**20)]  # candidates are frozen this often
     beacon_max_blocks: Annotated[int, Meta(ge=1, le=256)]  # maturity at the latest after this many blocks
     onion_max_gap: Annotated[int, Meta(ge=1, le=65_536)]  # hashes one reveal may skip
-    # Jobs (protocol.md sections 1-3)
-    min_phase_heights: Annotated[int, Meta(ge=0, le=256)]  # a window closes no earlier than this many blocks: 16 quick empty blocks are a censor's price
+    # Jobs (rules J)
+    min_phase_heights: Annotated[
+        int, Meta(ge=0, le=256)
+    ]  # a window closes no earlier than this many blocks: 16 quick empty blocks are a censor's price
     min_window_ms: Milliseconds
     max_window_ms: Milliseconds
     max_open_jobs: Annotated[int, Meta(ge=1, le=4096)]
@@ -37,21 +39,29 @@ class Params(Message, frozen=True):
     seat_cap_divisor: Annotated[int, Meta(ge=1, le=101)]  # a node holds at most max(1, floor(n / this)) seats
     failed_share_ppm: PartsPerMillion  # part of a failed job's fee that those who revealed share
     inconclusive_share_ppm: PartsPerMillion  # part of an inconclusive job's fee that the revealers share
-    forfeit_fees: Annotated[int, Meta(ge=0, le=100)]  # fees lost by a commit without reveal: more than toggling a job to inconclusive gains
-    retention_snapshots: Annotated[int, Meta(ge=1, le=64)]  # settled jobs stay in the state for this many snapshot periods
-    # Records (protocol.md section 8)
+    forfeit_fees: Annotated[
+        int, Meta(ge=0, le=100)
+    ]  # fees lost by a commit without reveal: more than toggling a job to inconclusive gains
+    retention_snapshots: Annotated[
+        int, Meta(ge=1, le=64)
+    ]  # settled jobs stay in the state for this many snapshot periods
+    # Records (rules P)
     missed_seats_window: Annotated[int, Meta(ge=1, le=63)]
-    suspension_ms: Milliseconds  # besides one snapshot period, how long who missed more than half of the window is not drawn
+    suspension_ms: (
+        Milliseconds  # besides one snapshot period, how long who missed more than half of the window is not drawn
+    )
     # Money
     base_fee: Micro
     min_bond: Micro
-    # Wire (ledger.md section 7)
+    # Wire
     nonce_gap: Annotated[int, Meta(ge=1, le=1024)]
     max_sender_transactions: Annotated[int, Meta(ge=1, le=4096)]
     max_mempool_bytes: Uint
     view_window_ahead: Annotated[int, Meta(ge=1, le=64)]
     view_window_behind: Annotated[int, Meta(ge=1, le=64)]
-    max_null_certs: Annotated[int, Meta(ge=1, le=1024)]  # carried in one justification
+    max_null_certs: Annotated[
+        int, Meta(ge=1, le=1024)
+    ]  # carried in one justification: with more skipped views in a row than this nobody could propose
     resend_interval_ms: Milliseconds  # least time between two standstill resends (rule R9)
     resend_budget_bytes: Uint  # a second
 
@@ -64,7 +74,7 @@ INTERNET: Final = Params(
     missed_seats_window=20, suspension_ms=3_600_000,
     base_fee=1_000, min_bond=10 * UNIT,
     nonce_gap=16, max_sender_transactions=64, max_mempool_bytes=16 * 1024 * 1024,
-    view_window_ahead=8, view_window_behind=8, max_null_certs=64, resend_interval_ms=2_000, resend_budget_bytes=256 * 1024,
+    view_window_ahead=8, view_window_behind=8, max_null_certs=1_024, resend_interval_ms=2_000, resend_budget_bytes=256 * 1024,
 )  # fmt: skip
 
 DEVNET: Final = replace(
@@ -75,6 +85,13 @@ DEVNET: Final = replace(
     suspension_ms=60_000,
 )
 
-MINIMAL: Final = replace(DEVNET, snapshot_heights=8, min_phase_heights=4, beacon_max_blocks=4, min_window_ms=200, retention_snapshots=1, suspension_ms=1_000)
+MINIMAL: Final = replace(
+    DEVNET,
+    snapshot_heights=8,
+    min_phase_heights=4,
+    beacon_max_blocks=4,
+    min_window_ms=200,
+    retention_snapshots=1,
+    suspension_ms=1_000,
+)
 """For tests: the same code with small sizes."""
-

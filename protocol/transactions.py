@@ -15,7 +15,19 @@ from protocol.crypto import HashDomain, SignatureDomain, SigningKey, compute_has
 from protocol.digest import Digest
 from protocol.errors import InvalidTransaction, Rejection
 from protocol.models import MAX_PROMPT_BYTES, GenerationSettings, ModelCard
-from protocol.units import ChainId, Hash, Height, JobId, Micro, Milliseconds, ModelId, NodeId, Nonce, PartsPerMillion, Signature
+from protocol.units import (
+    ChainId,
+    Hash,
+    Height,
+    JobId,
+    Micro,
+    Milliseconds,
+    ModelId,
+    NodeId,
+    Nonce,
+    PartsPerMillion,
+    Signature,
+)
 
 MAX_SEATS: Final = 101
 

@@ -9,7 +9,7 @@ from protocol.codec import Message, encode
 from protocol.crypto import HashDomain, compute_hash, compute_stream
 from protocol.units import ChainId, Epoch, Hash, NodeId, View
 
-MAX_VALIDATORS: Final = 100  # votes go to everybody: 2 n^2 messages a block (ledger.md section 1.1)
+MAX_VALIDATORS: Final = 100  # votes go to everybody: 2 n^2 messages a block
 
 
 class Validator(Message, frozen=True):
@@ -65,5 +65,3 @@ def index_of(validators: ValidatorSet, node: NodeId) -> int | None:
         if member.node == node:
             return index
     return None
-
-

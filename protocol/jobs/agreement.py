@@ -1,7 +1,7 @@
 """Whether a committee agreed: a pure function of the revealed answers, in integers, the same in every order of arrival.
 
 The ball of an answer is every answer within the tolerance of its digest; at tolerance 0 every answer with the same output hash. The
-heaviest ball decides, and only if it weighs strictly more than the threshold of *all* seats. Source: protocol.md section 5; rules A1-A8.
+heaviest ball decides, and only if it weighs strictly more than the threshold of *all* seats. Source: rules A1-A8.
 """
 
 from __future__ import annotations

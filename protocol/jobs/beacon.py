@@ -1,7 +1,7 @@
 """Randomness that nobody chooses: hash onions, the beacon they feed, and when it is ripe for a job.
 
 Each validator commits to a chain of hashes by its tip; its s-th slot as leader reveals the s-th layer from the outside, so that it
-can say one thing only or nothing. Source: protocol.md section 7; rules B1-B5.
+can say one thing only or nothing. Source: rules B1-B5.
 """
 
 from collections.abc import Sequence

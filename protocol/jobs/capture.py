@@ -3,7 +3,7 @@
 Stated model: the adversary owns whichever candidates serve it best, as long as they weigh no more than the given share of this
 model's candidate weight, and does as it likes with them. It captures the committee when it holds more than half of the n seats; with
 takeovers, when it holds that many among the first n + floor(n/3) of the list, since it may silence honest seats until half the window.
-Source: protocol.md section 5; rules K1-K3.
+Source: rules K1-K3.
 """
 
 from __future__ import annotations

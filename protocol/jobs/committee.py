@@ -4,7 +4,7 @@ The draw needs of a candidate only where its interval of the total weight begins
 certificate carries the paths of the drawn and the skipped, and a stranger repeats the draw without the other candidates.
 
 Attempt a takes a ticket below the weight that is still in, from SHAKE256(DRAW, job, R, a, round); the ticket is moved over the
-intervals of those taken out, in order, and falls into one candidate's interval. Source: protocol.md section 7; rules D1-D8.
+intervals of those taken out, in order, and falls into one candidate's interval. Source: rules D1-D8.
 
 Signatures beyond the plan: `draw_replacements` takes the first draw, and its result holds only what came after it; `DrawReplay`
 is the same draw from proven intervals, for certificates.

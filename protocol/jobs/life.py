@@ -19,7 +19,7 @@ from protocol.params import Params
 from protocol.transactions import Commit, Reveal, RevealPayload, Submit, compute_commitment
 from protocol.units import ZERO_HASH, ChainId, Hash, Height, JobId, Milliseconds, NodeId
 
-_DEFAULT_COMMIT_MS: Final = 10_000  # protocol.md section 3
+_DEFAULT_COMMIT_MS: Final = 10_000  # a model that loads from disk at its first question still makes it
 _DEFAULT_REVEAL_MS: Final = 60_000
 
 

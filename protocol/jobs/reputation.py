@@ -1,7 +1,7 @@
 """What the network remembers of a node's work: reliability (seats served in time) and integrity (audits), kept apart from quality.
 
 Every number is an unsigned 2^-32 fixed-point integer, products are rounded down, so all nodes get the same bits. Each new fact
-fades the old ones by l = 2^(-1/200). Source: protocol.md section 8; rules P1-P7. Integrity stays at its prior until audits exist.
+fades the old ones by l = 2^(-1/200). Source: rules P1-P7. Integrity stays at its prior until audits exist.
 """
 
 from math import isqrt

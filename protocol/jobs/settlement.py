@@ -23,7 +23,7 @@ _MAX_MEMBERS: Final = MAX_SEATS + MAX_SEATS // 3
 
 
 class Phase(IntEnum):
-    """Where a job stands (protocol.md section 3)."""
+    """Where a job stands (rules J3 to J14)."""
 
     SUBMITTED = 0  # waiting for its beacon
     COMMITTING = 1

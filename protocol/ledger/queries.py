@@ -67,7 +67,7 @@ class JobView:
 
 @dataclass(frozen=True, slots=True)
 class GenerateDuty:
-    """Generate an answer and commit to it (Commit only once the draw is final: protocol.md section 3)."""
+    """Generate an answer and commit to it (Commit only once the draw is final: rule J4)."""
 
     job: JobId
     request: JobRequest

@@ -179,7 +179,7 @@ def check_transaction(ledger: Ledger, signed: SignedTransaction, *, pending_nonc
 
 
 def has_work(ledger: Ledger, now_ms: Milliseconds) -> Work:
-    """Whether a leader should propose at once, transactions aside (protocol.md section 2), and when to look again."""
+    """Whether a leader should propose at once, transactions aside (rule L12), and when to look again."""
     deadlines: list[Milliseconds] = []
     for key in list_keys(ledger, bytes((Kind.OPEN_JOB,))):
         job = JOB_CODEC.decode(ledger.entries[key])

@@ -29,6 +29,8 @@ def want_block(draft: Draft, block_hash: Hash, view: View, peers: tuple[NodeId, 
     state = draft.state
     if view <= state.tip.view or block_hash in state.blocks or block_hash in state.wanted or not peers:
         return
+    if state.syncing is not None and view <= state.syncing.view:
+        return  # it comes with the range: asking back from parent to parent would fetch the whole chain once more
     draft.state = replace(state, wanted=state.wanted | {block_hash: view})
     draft.effects.append(FetchBlock(block_hash, peers))
 

@@ -5,7 +5,7 @@ from typing import Annotated, Final
 
 from msgspec import Meta
 
-from protocol.block import MAX_BLOCK_BYTES, Block
+from protocol.block import Block
 from protocol.codec import Codec, Message, encode
 from protocol.crypto import MAGIC, HashDomain, SignatureDomain, compute_hash
 from protocol.units import ChainId, Epoch, Hash, Signature, View
@@ -13,6 +13,7 @@ from protocol.validators import MAX_VALIDATORS
 
 MAX_JUSTIFICATION_CERTS: Final = 1024
 MAX_QUORUM_CERT_BYTES: Final = 8 * 1024
+MAX_PROPOSAL_BYTES: Final = 1024 * 1024 - 256  # a frame of the direct streams; half of it is left for the justification
 
 
 class VoteKind(IntEnum):
@@ -81,7 +82,7 @@ class SignedProposal(Message, frozen=True):
 
 VOTE_CODEC: Final = Codec[Vote](Vote, 256)
 QUORUM_CERT_CODEC: Final = Codec[QuorumCert](QuorumCert, MAX_QUORUM_CERT_BYTES)
-PROPOSAL_CODEC: Final = Codec[Proposal](Proposal, MAX_BLOCK_BYTES + 65 * MAX_QUORUM_CERT_BYTES)
+PROPOSAL_CODEC: Final = Codec[Proposal](Proposal, MAX_PROPOSAL_BYTES)
 
 
 def vote_signing_bytes(kind: VoteKind, chain: ChainId, epoch: Epoch, view: View, block_hash: Hash) -> bytes:

@@ -418,7 +418,7 @@ def test_a_forged_block_with_the_true_settlement_is_valid() -> None:
         (lambda s: replace(s, settle_height=s.settle_height + 1), Rejection.BAD_PROOF),
         (lambda s: replace(s, submit_height=s.submit_height - 1), Rejection.BAD_BEACON),
         (lambda s: replace(s, maturity_height=s.maturity_height + 1), Rejection.BAD_BEACON),
-        (lambda s: replace(s, maturity_view=s.maturity_view + 1), Rejection.BAD_BEACON),
+        (lambda s: replace(s, maturity_view=s.maturity_view - 1), Rejection.BAD_BEACON),
         (lambda s: replace(s, maturity_parent=make_hash("other")), Rejection.BAD_BEACON),
         (lambda s: replace(s, beacon=make_hash("other")), Rejection.BAD_BEACON),
         (lambda s: replace(s, candidates_root=make_hash("other")), Rejection.BAD_BEACON),
