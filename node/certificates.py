@@ -6,6 +6,7 @@ which is attached when somebody asks for it.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from node.chain import FinalizedBlock
@@ -32,6 +33,15 @@ class KeptCertificate:
     holders: tuple[NodeId, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Owed:
+    """A settled job's certificate as far as it can be made, and the headers from its settlement on: what lacks is a FinalCert."""
+
+    job: JobId
+    parts: partial[CertificateParts]  # without `settled` and `final`
+    headers: list[Header]
+
+
 class CertificateShelf:
     """The certificates of one node; owned by the engine, read by its interfaces."""
 
@@ -39,12 +49,19 @@ class CertificateShelf:
         self._storage: Final = storage
         self._genesis: Final = genesis
         self._before = final  # the state before the next block: a snapshot that a block forgets is still in it
+        self._owed: list[_Owed] = []
 
     def keep(self, blocks: Sequence[FinalizedBlock]) -> None:
-        """Build and keep the certificates of all jobs that these stored blocks settled; the last block has its own FinalCert."""
-        for position, block in enumerate(blocks):
-            for job in block.settled:
-                self._storage.store_certificate(job, self._build(job, blocks[position:]))
+        """Build and keep the certificates of all jobs that these stored blocks settled, as soon as a block has its own FinalCert."""
+        for block in blocks:
+            for owed in self._owed:
+                owed.headers.append(block.header)
+            self._owed.extend(_Owed(job, self._collect(job, block), [block.header]) for job in block.settled)
+            if block.cert is not None:
+                for owed in self._owed:
+                    parts = owed.parts(settled=tuple(owed.headers), final=block.cert)
+                    self._storage.store_certificate(owed.job, build_certificate(parts))
+                self._owed.clear()
             self._before = block.ledger
 
     def get(self, job: JobId) -> KeptCertificate | None:
@@ -76,30 +93,25 @@ class CertificateShelf:
             return f"job {job.hex()[:12]} has not settled yet (it is {view.phase.name.lower()}): wait for it"
         return f"job {job.hex()[:12]} settled before this node kept certificates: ask another node"
 
-    def _build(self, job: JobId, blocks: Sequence[FinalizedBlock]) -> bytes:
-        proved = prove_settlement(blocks[0].ledger, job)
+    def _collect(self, job: JobId, block: FinalizedBlock) -> partial[CertificateParts]:
+        """Everything but the way from the settlement's block to a FinalCert."""
+        proved = prove_settlement(block.ledger, job)
         assert proved is not None, job.hex()
         encoded, proof = proved
         settlement = SETTLEMENT_CODEC.decode(encoded)
         submit = self._find_submit(job, settlement.submit_height)
         assert isinstance(submit.body, Submit), job.hex()
-        last = next(position for position, block in enumerate(blocks) if block.cert is not None)
-        final = blocks[last].cert
-        assert final is not None
         waiting = range(settlement.submit_height, settlement.maturity_height + 1)
-        return build_certificate(
-            CertificateParts(
-                genesis=self._genesis,
-                submit=submit,
-                card=list_models(blocks[0].ledger)[submit.body.job.model],
-                waiting=tuple(self._load_header(height) for height in waiting),
-                candidates=self._find_candidates(blocks[0].ledger, settlement.snapshot_height).candidates,
-                transactions=tuple(self._load_members(settlement)),
-                settled=tuple(block.header for block in blocks[: last + 1]),
-                settlement=encoded,
-                settlement_proof=proof,
-                final=final,
-            )
+        return partial(
+            CertificateParts,
+            genesis=self._genesis,
+            submit=submit,
+            card=list_models(block.ledger)[submit.body.job.model],
+            waiting=tuple(self._load_header(height) for height in waiting),
+            candidates=self._find_candidates(block.ledger, settlement.snapshot_height).candidates,
+            transactions=tuple(self._load_members(settlement)),
+            settlement=encoded,
+            settlement_proof=proof,
         )
 
     def _find_candidates(self, ledger: Ledger, height: Height) -> CandidateSnapshot:
