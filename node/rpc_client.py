@@ -3,6 +3,7 @@
 Bytes from a node are judged like any others: size first, then structure, then whether the answer belongs to the question.
 """
 
+import weakref
 from collections.abc import Mapping
 from typing import Final, TypeVar
 
@@ -51,6 +52,8 @@ class NodeClient:
         # No proxy from the environment: a node is asked where it is, most often on this machine.
         timeout = httpx.Timeout(ANSWER_S, connect=CONNECT_S)
         self._http: Final = httpx.Client(headers=headers, timeout=timeout, trust_env=False)
+        # A command makes one client and lets it go when it is done; its connections end with it.
+        weakref.finalize(self, self._http.close)
         self._last_id = 0
 
     def call(self, method: str, params: msgspec.Struct, result: type[R]) -> R:
