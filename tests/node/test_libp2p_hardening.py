@@ -137,6 +137,16 @@ async def test_a_forged_message_does_not_hide_the_true_one() -> None:
         assert not any(isinstance(event, GossipMessage) for event in drain(low))
 
 
+async def test_who_hands_back_what_we_sent_before_a_restart_is_not_blamed() -> None:
+    async with pair() as (low, high):
+        topic = low.network.wire_topic("tx")
+        messages = [sign_gossip(0, topic, b"ours"), sign_gossip(1, topic, b"theirs")]
+        await send_gossip(high, low, encode_varint_prefixed(rpc_pb2.RPC(publish=messages).SerializeToString()))
+        assert (await low.expect(GossipMessage)).data == b"theirs"
+        assert low.network.statistics().peers[0].offences == 0
+        await check_alive(low, high)
+
+
 async def test_hostile_gossip_controls_end_nothing() -> None:
     control = rpc_pb2.ControlMessage(
         ihave=[rpc_pb2.ControlIHave(topicID="nowhere", messageIDs=[b"zz", b""])],
