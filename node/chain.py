@@ -56,6 +56,16 @@ class Chain:
         """An executed block at or above the finalized tip."""
         return self._executed.get(block_hash)
 
+    def has_unfinal_transactions(self, executed: Executed) -> bool:
+        """Whether this block, or one between it and the finalized tip, has transactions."""
+        while executed.hash != self.final.hash:
+            if executed.block is None or executed.header.parent_hash not in self._executed:
+                return False  # another branch than the finalized one
+            if executed.block.body:
+                return True
+            executed = self._executed[executed.header.parent_hash]
+        return False
+
     def build(self, parent: Hash, context: BuildContext, verified: Container[bytes]) -> BuiltBlock:
         """A block on an executed parent; it is executed itself from now on."""
         base = self._executed[parent]

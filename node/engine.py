@@ -273,14 +273,17 @@ class Engine:
             self._parts.postbox.offer_own(body)
 
     def _update_work(self) -> None:
-        """Tell ordering whether there is work on the block that the next one would be built on (protocol.md section 2)."""
+        """Tell ordering whether there is work on the block that the next one would be built on (rule L12)."""
         state = self._parts.ordering.state
         parent = self._find_parent()
         now_ms = self._now_ms()
         work = has_work(parent.ledger, now_ms)
         if work.next_ms is not None:
             self._parts.timers.set(Chore.WINDOW, work.next_ms)
-        pending = work.due or self._parts.postbox.has_includable(parent)
+        # What is notarized only becomes final with a later block where its own votes were lost: somebody waits for that, too.
+        is_awaited = work.next_ms is not None or self._parts.chain.has_unfinal_transactions(parent)
+        is_unfinal = parent.hash != self._parts.chain.final.hash and is_awaited
+        pending = work.due or is_unfinal or self._parts.postbox.has_includable(parent)
         if pending != state.has_work and state.is_started:
             self._feed(events.WorkChanged(now_ms, pending))
 
