@@ -9,7 +9,7 @@ from typing import Protocol
 
 from protocol.block import Header
 from protocol.genesis import Genesis
-from protocol.ledger.state import Ledger
+from protocol.ledger.draft import Ledger
 from protocol.models import ModelCard, Output
 from protocol.transactions import JobRequest, SignedTransaction
 from protocol.units import ChainId, Hash, Height, JobId, Micro, ModelId, NodeId, View

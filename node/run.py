@@ -135,11 +135,15 @@ async def _run(opened: OpenHome) -> None:
             Level.INFO, "node_started", node=opened.key.node, chain=opened.chain_id, rpc=http.url,
             p2p=" ".join(network.addresses), height=node.service.get_snapshot().header.height, version=get_version(),
         )  # fmt: skip
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            async for received in signals:
-                opened.telemetry.emit(Level.INFO, "node_stopping", signal=signal.Signals(received).name)
-                break
+        await _wait_signal(opened.telemetry)
         nursery.cancel_scope.cancel()
+
+
+async def _wait_signal(telemetry: Telemetry) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for received in signals:
+            telemetry.emit(Level.INFO, "node_stopping", signal=signal.Signals(received).name)
+            return
 
 
 def _limit_http(config: Config) -> HttpLimits:

@@ -31,8 +31,9 @@ ORDER = {
     "protocol.jobs": ("beacon", "committee", "agreement", "ranking", "reputation", "life"),
     "protocol.ledger": ("accounts", "pay", "slashing", "state"),
     "node": (
-        *("config", "keys", "storage", "network", "timers", "inference", "telemetry", "events"),
-        *("engine", "sync", "rpc", "run", "cli"),
+        *("faults", "disk", "telemetry", "timers", "network", "config", "keys", "genesis_file", "home", "wire", "wal"),
+        *("storage", "inference", "events", "chain", "ordering", "mempool", "postbox", "member", "errands", "catch_up"),
+        *("certificates", "engine", "api", "service", "rpc", "http_server", "assembly", "run", "cli"),
     ),
     "devnet": ("genesis", "launch", "adversaries", "scenarios", "cli"),
 }

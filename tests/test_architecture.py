@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 LONG_FILES: dict[str, str] = {}
 LONG_FUNCTIONS: dict[str, str] = {}
 BROAD_EXCEPTS: dict[str, str] = {
+    "node/run.py::run_node": "trio groups whatever ended the node; the one error that matters leaves as itself",
     "node/libp2p_streams.py::unwrapped": "takes libp2p's five nurseries off a lone exception, and always raises it",
     "node/libp2p_streams.py::broken_on_failure": "libp2p raises whatever its parts raise; it becomes one StreamBroken",
     "node/libp2p_streams.py::reported": "an exception out of a libp2p handler would end the host; it is reported",
