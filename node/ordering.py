@@ -6,6 +6,7 @@ One `flush` a turn of the engine's loop: one fdatasync for everything the turn p
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import compress
 from typing import Final, Protocol, assert_never
 
 from node.chain import Chain, FinalizedBlock
@@ -20,7 +21,7 @@ from protocol.errors import InvalidBlock
 from protocol.ledger.draft import Ledger
 from protocol.ledger.state import BuildContext, get_onion_gap
 from protocol.ordering import effects, events
-from protocol.ordering.messages import QuorumCert
+from protocol.ordering.messages import Proposal, QuorumCert, Vote
 from protocol.ordering.simplex import step
 from protocol.ordering.state import SimplexState
 from protocol.units import Hash, NodeId, View
@@ -91,6 +92,10 @@ class Ordering:
     def replay(self, records: tuple[bytes, ...]) -> None:
         """Start the machine on what the log held."""
         decoded = tuple(decode_record(record) for record in records)
+        if self.state.context.own is None:
+            # A follower whose log fell behind: it has votes of a key that does not sign any more.
+            kept = [not isinstance(record, Vote | Proposal) for record in decoded]
+            records, decoded = tuple(compress(records, kept)), tuple(compress(decoded, kept))
         self._records = [(view_of(record), encoded) for record, encoded in zip(decoded, records, strict=True)]
         self.feed(events.Replayed(self.now_ms(), decoded))
 

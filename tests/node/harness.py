@@ -224,6 +224,13 @@ class LiveNode:
                     return view
                 await self.node.engine.wait_finalized()
 
+    async def wait_certificate(self, job: JobId) -> bytes:
+        """The job's certificate, which stays when the ledger has forgotten the job."""
+        with trio.fail_after(PATIENCE_S):
+            while self.service.shelf.get(job) is None:
+                await self.node.engine.wait_finalized()
+            return await self.service.build_certificate(job)
+
     def list_events(self, name: str) -> list[dict[str, object]]:
         """What the node logged under this name."""
         lines = (json.loads(line) for line in self.log.getvalue().splitlines())
