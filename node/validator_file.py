@@ -4,18 +4,18 @@ It holds nothing secret: the node's public key, the tip of its hash onion, the i
 """
 
 import ipaddress
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Final
 
 import msgspec
 
-from node.config import Config, NetworkSettings, parse_peer_setting
+from node.config import NetworkSettings, parse_peer_setting
 from node.faults import Fault, Trouble
 from node.keys import NodeKey
-from node.model_cards import load_cards
 from node.rpc_types import Hex32
 from protocol.jobs.beacon import Onion
-from protocol.models import compute_model_id
+from protocol.models import ModelCard, compute_model_id
 
 MAX_VALIDATOR_BYTES: Final = 64 * 1024
 
@@ -29,12 +29,10 @@ class ValidatorFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     address: Annotated[str, msgspec.Meta(max_length=512)] | None = None  # for the other operators; the genesis has none
 
 
-def describe_validator(key: NodeKey, config: Config) -> ValidatorFile:
-    """This node as a validator; its onion's tip takes about a second to compute."""
-    serves = tuple(compute_model_id(card).hex() for card in load_cards(config.inference.models))
-    return ValidatorFile(
-        key.node.hex(), Onion(key.onion_secret).tip.hex(), serves, describe_address(key, config.network)
-    )
+def describe_validator(key: NodeKey, network: NetworkSettings, cards: Iterable[ModelCard]) -> ValidatorFile:
+    """This node as a validator of these models; its onion's tip takes about a second to compute."""
+    serves = tuple(compute_model_id(card).hex() for card in cards)
+    return ValidatorFile(key.node.hex(), Onion(key.onion_secret).tip.hex(), serves, describe_address(key, network))
 
 
 def describe_address(key: NodeKey, network: NetworkSettings) -> str | None:

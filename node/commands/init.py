@@ -14,6 +14,7 @@ from node.faults import Exit, Fault, Trouble
 if TYPE_CHECKING:
     from node.config import Config, LoadedConfig, NetworkSettings, Setting
     from node.home import Home
+    from node.keys import NodeKey
     from node.validator_file import ValidatorFile
     from protocol.genesis import Genesis
 
@@ -69,7 +70,8 @@ def init(
     from node.disk import replace_file
     from node.home import compute_default_home, create_home
     from node.keys import create_key, load_key, read_passphrase
-    from node.render import print_json
+    from node.model_cards import load_cards
+    from node.rpc_access import load_token
     from node.validator_file import describe_validator
 
     network = _load_genesis(genesis)
@@ -85,14 +87,16 @@ def init(
     }
     chosen: dict[str, Setting] = {name: value for name, value in given.items() if value is not None}
     merged = _merge_config(place, chosen, peer or [], [str(path.absolute()) for path in model or ()])
-    validator = describe_validator(key, merged.config)  # refuses a model that is not what its card says
+    cards = load_cards(merged.config.inference.models)  # refuses a model that is not what its card says
+    if rpc_token_file is not None:
+        load_token(rpc_token_file)
     if network is not None:
         _store_genesis(place, network)
     replace_file(place.config, encode_config(_list_settings(merged)).encode(), mode=0o600)
-    if print_validator:
-        print_json(validator)
+    if print_validator or as_json:
+        _print_validator(place, describe_validator(key, merged.config.network, cards), is_line=print_validator)
     else:
-        _report(place, validator, merged.config, as_json=as_json)
+        _report(place, key, merged.config)
     return Exit.OK
 
 
@@ -163,28 +167,31 @@ def _list_settings(loaded: "LoadedConfig") -> "dict[str, Setting]":
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _report(home: "Home", validator: "ValidatorFile", config: "Config", *, as_json: bool) -> None:
-    from node.render import open_console, print_facts, print_json
+def _print_validator(home: "Home", validator: "ValidatorFile", *, is_line: bool) -> None:
+    from node.render import print_json
 
-    has_network = home.genesis.exists()
-    if as_json:
-        print_json(
-            {"home": str(home.root), "address": validator.address, "validator": validator, "has_genesis": has_network}
-        )
+    if is_line:
+        print_json(validator)
         return
-    host_unknown = (
-        f"{validator.node}@HOST:{config.network.listen_port or 'PORT'}, where HOST is how others reach this machine"
-    )
+    shown = {"home": str(home.root), "address": validator.address, "validator": validator}
+    print_json({**shown, "has_genesis": home.genesis.exists()})
+
+
+def _report(home: "Home", key: "NodeKey", config: "Config") -> None:
+    from node.render import open_console, print_facts
+    from node.validator_file import describe_address
+
+    network = config.network
+    unknown = f"{key.node.hex()}@HOST:{network.listen_port or 'PORT'}, where HOST is how others reach this machine"
     facts = [
         ("home", str(home.root)),
-        ("node", validator.node),
-        ("onion tip", validator.onion_tip),
-        ("address", validator.address or host_unknown),
-        ("peers", str(len(config.network.peers)) if config.network.peers else "none (--peer ADDR adds one)"),
+        ("node", key.node.hex()),
+        ("address", describe_address(key, network) or unknown),
+        ("peers", str(len(network.peers)) if network.peers else "none (--peer ADDR adds one)"),
         ("models", ", ".join(path.name for path in config.inference.models) or "none (--model DIR adds one)"),
     ]
     print_facts(open_console(), facts)
-    _print_next(home, has_network=has_network, unreachable=_is_unreachable(config.network))
+    _print_next(home, has_network=home.genesis.exists(), unreachable=_is_unreachable(network))
 
 
 def _is_unreachable(network: "NetworkSettings") -> bool:
