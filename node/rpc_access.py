@@ -16,14 +16,20 @@ def load_token(path: Path) -> str:
         with path.open("rb") as file:
             text = file.read(MAX_TOKEN_BYTES + 1).decode("ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise Fault(Trouble.BAD_CONFIGURATION, f"the token file {path} cannot be read: {error}") from error
+        raise Fault(
+            Trouble.BAD_CONFIGURATION, f"the token file {path} cannot be read: {error}", cure=_make_one(path)
+        ) from error
     if not MIN_TOKEN_CHARACTERS <= len(text) < MAX_TOKEN_BYTES or not text.isprintable():
         raise Fault(
             Trouble.BAD_CONFIGURATION,
             f"the token file {path} should hold a token of at least {MIN_TOKEN_CHARACTERS} characters, got {len(text)}",
-            cure=f"make one: python3 -c 'import secrets; print(secrets.token_hex())' > {path}",
+            cure=_make_one(path),
         )
     return text
+
+
+def _make_one(path: Path) -> str:
+    return f"make one: python3 -c 'import secrets; print(secrets.token_hex())' > {path}"
 
 
 def is_loopback(host: str) -> bool:

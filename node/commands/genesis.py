@@ -70,6 +70,9 @@ def create(
     from node.genesis_file import write_genesis
     from node.model_cards import load_cards
     from node.validator_file import load_validator
+    from protocol.codec import encode
+    from protocol.errors import Refusal
+    from protocol.genesis import GENESIS_CODEC
     from protocol.ledger.state import create_genesis
 
     if out.exists():
@@ -77,7 +80,12 @@ def create(
     entries = [load_validator(path) for path in validator]
     cards = load_cards(model or ())
     built = _build(name, _choose_params(params), entries, cards, (stake, balance), _parse_accounts(account or []))
-    create_genesis(built)  # refuses what no network could start from
+    try:
+        create_genesis(GENESIS_CODEC.decode(encode(built)))  # as everybody else is going to read it
+    except Refusal as refusal:
+        raise Fault(
+            Trouble.BAD_GENESIS, f"no network could start so: {refusal}", cure="correct the options"
+        ) from refusal
     write_genesis(out, built)
     _print(out, built, as_json=as_json)
     if not as_json:

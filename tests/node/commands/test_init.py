@@ -80,6 +80,13 @@ def test_a_validator_line_with_the_address_of_another_node_is_refused(quorate, t
     assert not (tmp_path / "g.json").exists()
 
 
+def test_a_genesis_that_no_network_could_start_from_is_not_written(quorate, tmp_path) -> None:
+    (tmp_path / "a.json").write_text(quorate("init", "--home", "a", "--print-validator")[1])
+    for options in (("--validator", "a.json"), ("--stake", 1), ("--name", "")):
+        code, _, err = quorate("genesis", "create", "--validator", "a.json", "--out", "g.json", *options)
+        assert (code, (tmp_path / "g.json").exists()) == (Exit.CONFIGURATION, False), err
+
+
 def test_a_node_that_its_peers_cannot_reach_is_told_so(quorate) -> None:
     assert "--p2p-host IP" in quorate("init", "--home", "a", "--peer", f"{STRANGER}@10.0.0.1:1")[1]
     assert "note:" not in quorate("init", "--home", "a", "--p2p-host", "10.0.0.2")[1]
