@@ -29,7 +29,7 @@ ATTESTED: Final = (
     "the candidates' weights at the snapshot",
     "who was skipped for lack of free bond, and who was taken over at half the window",
     "that reveals before the beacon were the leaders' own onion layers",
-    "that request, commits and reveals came in their windows",
+    "that request, commits and reveals came in their blocks and windows",
 )
 ONE_OPERATOR: Final = "one validator: the beacon was known to the operator"
 

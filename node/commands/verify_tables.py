@@ -60,7 +60,7 @@ def _list_facts(path: Path, report: CertificateReport) -> list[tuple[str, str]]:
         ),
         (
             "capture",
-            f"at most {format_ppb(report.capture_ppb[0])} if 20 % of the candidates' weight is bad, {format_ppb(report.capture_ppb[1])} if 33 %",
+            f"about {format_ppb(report.capture_ppb[0])} if 20 % of the candidates' weight is bad, {format_ppb(report.capture_ppb[1])} if 33 %",
         ),
         ("candidates", f"{format_ppm(report.candidate_share_ppm)} of all stake serves this model{thin}"),
         ("asker", f"{shorten(report.requester.hex())} · fee {format_units(report.fee)} units"),
