@@ -4,12 +4,13 @@
 #   make test      all tests                    (WORKERS=0: one process; ARGS="-k name" to choose)
 #   make lint      ruff and basedpyright
 #   make simulate  N=1000 SEED=1: that many seeded schedules of the consensus simulator, resumable
+#   make docs      the generated reference pages, docs/configuration.md and docs/rpc.md
 #   make bench     speed and size, with the machine's description
 #   ALLOW_CUDA=1   allows the large CUDA build of torch where no CPU build can be had; PYTHON=… chooses the interpreter
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: demo devnet test lint format simulate bench setup setup-dev
+.PHONY: demo devnet test lint format simulate bench docs setup setup-dev
 
 N ?= 1000
 SEED ?= 1
@@ -44,6 +45,9 @@ format: $(DEV_READY)
 
 simulate: $(DEV_READY)
 	@$(PY) -m tests.simulation --schedules $(N) --seed $(SEED) $(ARGS)
+
+docs: $(DEV_READY)
+	@$(PY) -m tests.docs
 
 bench: $(RUN_READY)
 	@.venv/bin/quorate bench $(ARGS)
