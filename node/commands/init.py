@@ -63,6 +63,8 @@ def init(
 ) -> int:
     """Make a node's home: its key and its configuration. Run again, it keeps the key and adds what is new.
 
+    Its own address among the peers is passed over, so that everybody can type the same line.
+
     For a network over several machines: everybody runs `quorate init --print-validator > NAME.json`, one runs `quorate genesis
     create` with those files, everybody runs `quorate init --genesis FILE --peer ADDR` and then `quorate run`.
     """
@@ -86,7 +88,8 @@ def init(
         "rpc.token_file": None if rpc_token_file is None else str(rpc_token_file.absolute()),
     }
     chosen: dict[str, Setting] = {name: value for name, value in given.items() if value is not None}
-    merged = _merge_config(place, chosen, peer or [], [str(path.absolute()) for path in model or ()])
+    others = [text for text in peer or [] if not text.lower().startswith(f"{key.node.hex()}@")]
+    merged = _merge_config(place, chosen, others, [str(path.absolute()) for path in model or ()])
     cards = load_cards(merged.config.inference.models)  # refuses a model that is not what its card says
     if rpc_token_file is not None:
         load_token(rpc_token_file)

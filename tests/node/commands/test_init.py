@@ -33,6 +33,12 @@ def test_peers_and_models_are_added_to_those_there_and_a_peer_that_moved_is_repl
     assert load_config(Home(Path("a")).config, {}, {}).config.inference.models == (ARITH,)
 
 
+def test_a_nodes_own_address_is_no_peer_so_that_everybody_types_the_same_line(quorate) -> None:
+    own = json.loads(quorate("init", "--home", "a", "--json")[1])["address"]
+    assert quorate("init", "--home", "a", "--peer", own, "--peer", f"{STRANGER}@10.0.0.1:1")[0] == Exit.OK
+    assert read_peers("a") == (f"{STRANGER}@10.0.0.1:1",)
+
+
 @pytest.mark.parametrize("peer", ["10.0.0.1:7550", f"{STRANGER}@10.0.0.1", f"{STRANGER[:-1]}g@10.0.0.1:1", "x" * 500])
 def test_a_malformed_peer_is_bad_usage_and_changes_nothing(quorate, peer) -> None:
     quorate("init", "--home", "a")
