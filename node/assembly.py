@@ -88,14 +88,14 @@ def assemble(disk: OpenDisk, world: OpenWorld) -> Assembled:
 
     Raises: StorageFailure.
     """
-    chain = open_chain(disk.storage, disk.genesis)
+    shelf = CertificateShelf(disk.storage, disk.genesis)
+    chain = open_chain(disk.storage, disk.genesis, shelf.certify)
     timers = Timers[Timer | Chore](disk.clock)
     offences = Offences(disk.clock, disk.telemetry)
     errands = Errands(world.network, world.nursery, world.events, offences)
     mempool = Mempool(disk.chain_id, disk.genesis.params)
     ordering = _open_ordering(disk, chain, timers, mempool, errands, world.network.send)
     world.fetch_server.get_recent = lambda: ordering.state
-    shelf = CertificateShelf(disk.storage, disk.genesis, chain.final.ledger)
     parts = EngineParts(
         node=disk.node,
         chain=chain,
@@ -114,7 +114,6 @@ def assemble(disk: OpenDisk, world: OpenWorld) -> Assembled:
         member=Member(disk.node, disk.chain_id, disk.storage),
         catch_up=CatchUp(chain, ordering, errands, world.network, disk.telemetry),
         errands=errands,
-        shelf=shelf,
         offences=offences,
         network=world.network,
         generations=world.generations,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from node.chain import FinalizedBlock
+from node.chain import FinalizedBlock, LoadBlock
 from node.storage import Storage
 from protocol.block import Block, Header
 from protocol.certificate_build import CertificateParts, build_certificate
@@ -45,24 +45,31 @@ class _Owed:
 class CertificateShelf:
     """The certificates of one node; owned by the engine, read by its interfaces."""
 
-    def __init__(self, storage: Storage, genesis: Genesis, final: Ledger) -> None:
+    def __init__(self, storage: Storage, genesis: Genesis) -> None:
         self._storage: Final = storage
         self._genesis: Final = genesis
-        self._before = final  # the state before the next block: a snapshot that a block forgets is still in it
         self._owed: list[_Owed] = []
 
-    def keep(self, blocks: Sequence[FinalizedBlock]) -> None:
-        """Build and keep the certificates of all jobs that these stored blocks settled, as soon as a block has its own FinalCert."""
+    def certify(
+        self, blocks: Sequence[FinalizedBlock], before: Ledger, load_block: LoadBlock
+    ) -> list[tuple[JobId, bytes]]:
+        """The certificates that can be made with these final blocks, and could not before: to be stored together with them.
+
+        A settlement waits for the first block with a FinalCert of its own.
+        """
+        made: list[tuple[JobId, bytes]] = []
         for block in blocks:
             for owed in self._owed:
                 owed.headers.append(block.header)
-            self._owed.extend(_Owed(job, self._collect(job, block), [block.header]) for job in block.settled)
+            for job in block.settled:
+                self._owed.append(_Owed(job, self._collect(job, block, before, load_block), [block.header]))
             if block.cert is not None:
                 for owed in self._owed:
                     parts = owed.parts(settled=tuple(owed.headers), final=block.cert)
-                    self._storage.store_certificate(owed.job, build_certificate(parts))
+                    made.append((owed.job, build_certificate(parts)))
                 self._owed.clear()
-            self._before = block.ledger
+            before = block.ledger
+        return made
 
     def get(self, job: JobId) -> KeptCertificate | None:
         """A job's certificate, if it has settled here."""
@@ -93,13 +100,15 @@ class CertificateShelf:
             return f"job {job.hex()[:12]} has not settled yet (it is {view.phase.name.lower()}): wait for it"
         return f"job {job.hex()[:12]} settled before this node kept certificates: ask another node"
 
-    def _collect(self, job: JobId, block: FinalizedBlock) -> partial[CertificateParts]:
+    def _collect(
+        self, job: JobId, block: FinalizedBlock, before: Ledger, load_block: LoadBlock
+    ) -> partial[CertificateParts]:
         """Everything but the way from the settlement's block to a FinalCert."""
         proved = prove_settlement(block.ledger, job)
         assert proved is not None, job.hex()
         encoded, proof = proved
         settlement = SETTLEMENT_CODEC.decode(encoded)
-        submit = self._find_submit(job, settlement.submit_height)
+        submit = _find_submit(load_block(settlement.submit_height), job)
         assert isinstance(submit.body, Submit), job.hex()
         waiting = range(settlement.submit_height, settlement.maturity_height + 1)
         return partial(
@@ -107,34 +116,31 @@ class CertificateShelf:
             genesis=self._genesis,
             submit=submit,
             card=list_models(block.ledger)[submit.body.job.model],
-            waiting=tuple(self._load_header(height) for height in waiting),
-            candidates=self._find_candidates(block.ledger, settlement.snapshot_height).candidates,
-            transactions=tuple(self._load_members(settlement)),
+            waiting=tuple(load_block(height).header for height in waiting),
+            candidates=_find_candidates(block.ledger, before, settlement.snapshot_height).candidates,
+            transactions=tuple(_list_members(settlement, load_block)),
             settlement=encoded,
             settlement_proof=proof,
         )
 
-    def _find_candidates(self, ledger: Ledger, height: Height) -> CandidateSnapshot:
-        found = get_candidates(ledger, height) or get_candidates(self._before, height)
-        assert found is not None, height  # open jobs hold their snapshot (rule L10)
-        return found
 
-    def _find_submit(self, job: JobId, height: Height) -> SignedTransaction:
-        return next(signed for signed in self._load_transactions(height) if compute_transaction_id(signed.body) == job)
+def _find_candidates(ledger: Ledger, before: Ledger, height: Height) -> CandidateSnapshot:
+    """The snapshot of a height: one that a block forgets is still in the state before it."""
+    found = get_candidates(ledger, height) or get_candidates(before, height)
+    assert found is not None, height  # open jobs hold their snapshot (rule L10)
+    return found
 
-    def _load_members(self, settlement: Settlement) -> Iterator[SignedTransaction]:
-        """All transactions of the blocks in which members committed or revealed."""
-        heights = {height for seat in settlement.seats for height in (seat.commit_height, seat.reveal_height)} - {0}
-        for height in sorted(heights):
-            yield from self._load_transactions(height)
 
-    def _load_transactions(self, height: Height) -> Iterator[SignedTransaction]:
-        return (TRANSACTION_CODEC.decode(encoded) for encoded in self._load_block(height).body)
+def _find_submit(block: Block, job: JobId) -> SignedTransaction:
+    return next(signed for signed in _decode(block) if compute_transaction_id(signed.body) == job)
 
-    def _load_header(self, height: Height) -> Header:
-        return self._load_block(height).header
 
-    def _load_block(self, height: Height) -> Block:
-        stored = self._storage.get_block(height)
-        assert stored is not None, height
-        return stored.decode()
+def _list_members(settlement: Settlement, load_block: LoadBlock) -> Iterator[SignedTransaction]:
+    """All transactions of the blocks in which members committed or revealed."""
+    heights = {height for seat in settlement.seats for height in (seat.commit_height, seat.reveal_height)} - {0}
+    for height in sorted(heights):
+        yield from _decode(load_block(height))
+
+
+def _decode(block: Block) -> Iterator[SignedTransaction]:
+    return (TRANSACTION_CODEC.decode(encoded) for encoded in block.body)

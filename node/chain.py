@@ -4,8 +4,9 @@ Ordering asks for blocks to be built, checked and finalized; everything here is 
 transaction for each finalized block.
 """
 
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from node.disk import DamagedStorage
 from node.storage import Storage
@@ -43,11 +44,19 @@ class FinalizedBlock:
     cert: QuorumCert | None  # of this very block
 
 
+LoadBlock: TypeAlias = Callable[[Height], Block]
+Certify: TypeAlias = Callable[[Sequence[FinalizedBlock], Ledger, LoadBlock], Sequence[tuple[JobId, bytes]]]
+"""The certificates of jobs that became certain with these blocks, which follow on this state: a crash may not come between a settlement and its certificate."""
+
+
 class Chain:
     """The finalized tip and what is executed above it; owned by the engine."""
 
-    def __init__(self, storage: Storage, tip: Executed) -> None:
+    def __init__(self, storage: Storage, tip: Executed, certify: Certify) -> None:
         self._storage = storage
+        self._certify = certify
+        self._unstored: list[FinalizedBlock] = []
+        self._stored_ledger = tip.ledger
         self._executed: dict[Hash, Executed] = {tip.hash: tip}
         self._commits: list[BlockCommit] = []
         self.final = tip
@@ -101,9 +110,18 @@ class Chain:
         """
         if not self._commits:
             return False
-        commits, self._commits = self._commits, []
-        self._storage.commit_blocks(commits)
+        certificates = self._certify(self._unstored, self._stored_ledger, self._load_block)
+        commits, self._commits, self._unstored = self._commits, [], []
+        self._storage.commit_blocks(commits, certificates)
+        self._stored_ledger = self.final.ledger
         return True
+
+    def _load_block(self, height: Height) -> Block:
+        """A final block, stored or about to be."""
+        first = self._commits[0].block.height
+        stored = self._commits[height - first].block if height >= first else self._storage.get_block(height)
+        assert stored is not None, height
+        return stored.decode()
 
     def _put(self, block: Block, ledger: Ledger) -> None:
         block_hash = compute_header_hash(block.header)
@@ -127,7 +145,9 @@ class Chain:
             )
         )
         self.final = Executed(executed.header, executed.hash, executed.ledger, None)
-        return FinalizedBlock(executed.header, executed.hash, executed.ledger, transactions, settled, cert)
+        finalized = FinalizedBlock(executed.header, executed.hash, executed.ledger, transactions, settled, cert)
+        self._unstored.append(finalized)
+        return finalized
 
 
 def list_settled(ledger: Ledger) -> tuple[JobId, ...]:
@@ -136,7 +156,7 @@ def list_settled(ledger: Ledger) -> tuple[JobId, ...]:
     return tuple(key[1:] for key, value in changed_entries(ledger).items() if key[0] == kind and value is not None)
 
 
-def open_chain(storage: Storage, genesis: Genesis) -> Chain:
+def open_chain(storage: Storage, genesis: Genesis, certify: Certify) -> Chain:
     """The chain as it lies on disk; a new database gets the genesis.
 
     Raises: DamagedStorage where state and header disagree; InvalidGenesis.
@@ -153,7 +173,7 @@ def open_chain(storage: Storage, genesis: Genesis) -> Chain:
             f"chain.db: the state at height {header.height} has root {ledger.state_root.hex()[:12]}, expected"
             f" {header.state_root.hex()[:12]}: move the data folder away and let the node fetch the chain again"
         )
-    return Chain(storage, Executed(header, compute_header_hash(header), ledger, None))
+    return Chain(storage, Executed(header, compute_header_hash(header), ledger, None), certify)
 
 
 def _read_header(storage: Storage, height: Height) -> Header:

@@ -10,7 +10,6 @@ from typing import Final, assert_never
 import trio
 
 from node.catch_up import CatchUp
-from node.certificates import CertificateShelf
 from node.chain import Chain, Executed, FinalizedBlock
 from node.errands import Errands
 from node.events import (
@@ -67,7 +66,6 @@ class EngineParts:
     catch_up: CatchUp
     errands: Errands
     offences: Offences
-    shelf: CertificateShelf
     network: Network
     generations: Generations
     timers: Timers[Timer | Chore]
@@ -243,7 +241,6 @@ class Engine:
     def _act_on(self, finalized: tuple[FinalizedBlock, ...]) -> None:
         for block in finalized:
             self._parts.postbox.take_finalized(block)
-        self._parts.shelf.keep(finalized)
         newest = finalized[-1]
         self._parts.member.forget_old(newest.ledger)
         self._parts.telemetry.emit(

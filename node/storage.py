@@ -5,7 +5,7 @@ back was checked when it was written; opening checks the newest blocks' hashes a
 """
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -92,11 +92,13 @@ class Storage:
         """Make one final block and all that it changes durable, or none of it."""
         self.commit_blocks((commit,))
 
-    def commit_blocks(self, commits: Sequence[BlockCommit]) -> None:
-        """Make consecutive final blocks durable in one transaction, as catching up wants it."""
+    def commit_blocks(self, commits: Sequence[BlockCommit], certificates: Iterable[tuple[JobId, bytes]] = ()) -> None:
+        """Make consecutive final blocks durable in one transaction, with the certificates of the jobs they settled."""
         with self._transaction() as connection:
             for commit in commits:
                 _insert_block(connection, commit)
+            # For good: the state that they are proved from is not kept.
+            connection.executemany("INSERT INTO certificates VALUES (?, ?) ON CONFLICT DO NOTHING", certificates)
         self._checkpoint_when_large()
 
     def get_block(self, height: Height) -> StoredBlock | None:
@@ -176,11 +178,6 @@ class Storage:
                 (below, limit),
             )
             return tuple(JobPlace(*row) for row in rows)
-
-    def store_certificate(self, job: JobId, encoded: bytes) -> None:
-        """Keep a settled job's certificate for good: the state it is proved from is not kept. The first one stays."""
-        with self._transaction() as connection:
-            connection.execute("INSERT INTO certificates VALUES (?, ?) ON CONFLICT DO NOTHING", (job, encoded))
 
     def get_certificate(self, job: JobId) -> bytes | None:
         """A settled job's certificate, if it is here."""

@@ -23,9 +23,10 @@ from tests.node.harness import open_world
 from tests.protocol.builders import make_genesis, make_request
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from node.storage import BlockCommit, Storage
     from tests.node.harness import LiveNode, World
 
 QUICK = replace(MINIMAL, idle_interval_ms=100)
@@ -182,3 +183,27 @@ async def test_a_node_stopped_at_any_moment_closes_cleanly_and_its_peers_go_on(
         await world.start(world.nodes[3])
         await world.nodes[3].wait_settled(job)
         assert_one_voice(world, world.nodes[3])
+
+
+async def test_a_settlement_is_never_on_the_disk_without_its_certificate(
+    tmp_path: Path, autojump_clock: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_world(tmp_path, 4, make_genesis(NAMES, params=QUICK)) as world:
+        node = world.nodes[3]
+        storage = node.parts.postbox._storage
+        commit, seen = type(storage).commit_blocks, []
+
+        def commit_and_look(
+            self: Storage, commits: Sequence[BlockCommit], certificates: Sequence[tuple[bytes, bytes]]
+        ) -> None:
+            commit(self, commits, certificates)
+            if self is not storage:
+                return
+            settled = {job for each in commits for job in each.settled}
+            seen.extend(settled)
+            assert all(storage.get_certificate(job) is not None for job in settled)
+
+        monkeypatch.setattr(type(storage), "commit_blocks", commit_and_look)
+        job, _ = await node.service.submit_job(make_request(), None)
+        await node.wait_certificate(job)
+        assert seen == [job]

@@ -419,6 +419,6 @@ def test_old_outputs_and_answers_are_dropped_and_newer_ones_kept(storage: Storag
 
 
 def test_the_first_certificate_of_a_job_stays(storage: Storage) -> None:
-    storage.store_certificate(b"j" * 32, b"certificate")
-    storage.store_certificate(b"j" * 32, b"another")
+    storage.commit_blocks((), [(b"j" * 32, b"certificate")])
+    storage.commit_blocks((), [(b"j" * 32, b"another")])
     assert storage.get_certificate(b"j" * 32) == b"certificate"
