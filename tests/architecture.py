@@ -25,9 +25,9 @@ MAX_FUNCTION_LINES = 50
 ORDER = {
     "protocol": (
         *("units", "errors", "codec", "crypto", "merkle", "digest", "params", "models", "validators", "block"),
-        *("genesis", "transactions", "ordering", "jobs", "ledger", "certificate", "gossip"),
+        *("genesis", "voting", "evidence", "transactions", "ordering", "jobs", "ledger", "certificate", "gossip"),
     ),
-    "protocol.ordering": ("messages", "signatures", "evidence", "events", "effects", "votes", "simplex"),
+    "protocol.ordering": ("messages", "signatures", "events", "effects", "votes", "simplex"),
     "protocol.jobs": ("beacon", "committee", "agreement", "ranking", "reputation", "life"),
     "protocol.ledger": ("accounts", "pay", "slashing", "state"),
     "node": (

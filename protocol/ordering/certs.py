@@ -2,9 +2,9 @@
 
 from msgspec.structs import replace
 
+from protocol.evidence import EvidenceKind, build_vote_evidence, find_vote_conflict
 from protocol.ordering.blocks import finalize, get_signers, halt, want_block
 from protocol.ordering.effects import Broadcast, EvidenceFound, Persist, Send
-from protocol.ordering.evidence import EvidenceKind, build_vote_evidence, find_vote_conflict
 from protocol.ordering.messages import QuorumCert, Vote, VoteKind
 from protocol.ordering.state import Draft, ViewRecord
 from protocol.ordering.votes import compute_quorum, split_cert

@@ -10,8 +10,8 @@ from typing import TypeAlias
 
 from protocol.block import Block
 from protocol.errors import Rejection
+from protocol.evidence import Evidence
 from protocol.ordering.events import Record, Timer
-from protocol.ordering.evidence import Evidence
 from protocol.ordering.messages import Proposal, QuorumCert, Vote
 from protocol.units import Hash, Height, Milliseconds, NodeId, View
 

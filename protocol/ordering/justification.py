@@ -8,18 +8,11 @@ from dataclasses import dataclass
 
 from protocol.block import compute_transactions_root
 from protocol.errors import InvalidMessage, Rejection
-from protocol.ordering.messages import (
-    Justification,
-    Proposal,
-    QuorumCert,
-    SignedProposal,
-    VoteKind,
-    compute_justification_hash,
-    proposal_signing_bytes,
-)
+from protocol.ordering.messages import Justification, Proposal, QuorumCert, VoteKind, compute_justification_hash
 from protocol.ordering.state import Context, SimplexState, ViewRecord
 from protocol.ordering.votes import NO_VOTES, check_quorum_cert
 from protocol.units import Hash, View
+from protocol.voting import SignedProposal, proposal_signing_bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,12 @@ from protocol.ordering.certs import accept_vote
 from protocol.ordering.effects import Broadcast, BuildBlock, FetchCerts, Persist
 from protocol.ordering.events import Timer
 from protocol.ordering.justification import Base, Gap, compute_signed, find_base, find_justification
-from protocol.ordering.messages import Proposal, VoteKind, compute_justification_hash, proposal_signing_bytes
+from protocol.ordering.messages import Proposal, VoteKind, compute_justification_hash
 from protocol.ordering.pace import compute_build_time, has_passed, start_view_timers
 from protocol.ordering.state import BlockStatus, Draft, SeenProposal
 from protocol.ordering.votes import sign_vote
 from protocol.units import ZERO_HASH, Hash, View
+from protocol.voting import proposal_signing_bytes
 
 
 def advance(draft: Draft, view: View) -> None:

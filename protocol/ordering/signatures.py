@@ -1,15 +1,11 @@
-"""How the machine signs and verifies: handed in, so that the simulator can use something cheaper than Ed25519.
+"""How the machine signs: handed in, so that the simulator can use something cheaper than Ed25519.
 
-Both are pure: Ed25519 signing is deterministic (RFC 8032).
+Signing is pure, as verifying is (`protocol.voting.Verify`): Ed25519 signatures are deterministic (RFC 8032).
 """
 
-from collections.abc import Callable
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
-from protocol.units import PublicKey, Signature
-
-Verify: TypeAlias = Callable[[PublicKey, bytes, Signature], bool]
-"""Whether this key signed these bytes; in production `protocol.crypto.is_signature_valid`."""
+from protocol.units import Signature
 
 
 class Signer(Protocol):

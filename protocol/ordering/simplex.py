@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from protocol.block import compute_header_hash
 from protocol.errors import InvalidMessage
+from protocol.evidence import build_proposal_evidence
 from protocol.ordering.blocks import (
     accept_fetched,
     check_children,
@@ -46,7 +47,6 @@ from protocol.ordering.events import (
     VoteReceived,
     WorkChanged,
 )
-from protocol.ordering.evidence import build_proposal_evidence
 from protocol.ordering.justification import check_justification, check_proposal_origin, compute_signed
 from protocol.ordering.messages import Proposal, QuorumCert, Vote
 from protocol.ordering.pace import change_work

@@ -11,14 +11,15 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from protocol.block import Block, Header
+from protocol.evidence import Evidence
 from protocol.ordering.effects import Effect, SetTimer
 from protocol.ordering.events import Timer
-from protocol.ordering.evidence import Evidence
-from protocol.ordering.messages import Proposal, QuorumCert, SignedProposal, Vote, VoteKind
-from protocol.ordering.signatures import Signer, Verify
+from protocol.ordering.messages import Proposal, QuorumCert, Vote, VoteKind
+from protocol.ordering.signatures import Signer
 from protocol.params import Params
 from protocol.units import ChainId, Epoch, Hash, Height, Milliseconds, NodeId, View
 from protocol.validators import ValidatorSet, compute_leader
+from protocol.voting import SignedProposal, Verify
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from typing import TypeAlias
 
 from protocol.errors import InvalidMessage, Rejection
-from protocol.ordering.messages import QuorumCert, Vote, VoteKind, vote_signing_bytes
-from protocol.ordering.signatures import Verify
+from protocol.ordering.messages import QuorumCert, Vote, VoteKind
 from protocol.ordering.state import Context, ViewRecord
 from protocol.units import ZERO_HASH, ChainId, Epoch, Hash, View
 from protocol.validators import ValidatorSet, is_quorum
+from protocol.voting import Verify, vote_signing_bytes
 
 KnownVotes: TypeAlias = Mapping[tuple[VoteKind, int], Vote]
 """Verified votes of one view."""

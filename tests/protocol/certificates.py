@@ -8,8 +8,9 @@ from protocol.block import compute_header_hash
 from protocol.certificate_build import CertificateParts, build_certificate
 from protocol.ledger.queries import get_candidates, prove_settlement
 from protocol.models import Output, StopReason, compute_model_id, compute_output_hash
-from protocol.ordering.messages import QuorumCert, VoteKind, vote_signing_bytes
+from protocol.ordering.messages import QuorumCert, VoteKind
 from protocol.transactions import TRANSACTION_CODEC, RevealPayload, Submit, compute_transaction_id
+from protocol.voting import vote_signing_bytes
 from tests.protocol.builders import TestChain, make_card, make_key, make_payload, make_request, start_chain
 
 if TYPE_CHECKING:

@@ -28,9 +28,10 @@ from protocol.jobs.agreement import Decision
 from protocol.jobs.settlement import Payment, Phase, SeatEnd, Settlement
 from protocol.ledger.entries import settlement_key
 from protocol.models import Output, StopReason, compute_model_id
-from protocol.ordering.messages import VoteKind, vote_signing_bytes
+from protocol.ordering.messages import VoteKind
 from protocol.params import UNIT
 from protocol.transactions import AgreementRule, RegisterModel, Serve, compute_transaction_id
+from protocol.voting import vote_signing_bytes
 from tests.protocol.builders import (
     ABSTENTION,
     TestChain,

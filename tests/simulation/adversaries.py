@@ -8,19 +8,11 @@ from msgspec.structs import replace
 
 from protocol.block import compute_header_hash
 from protocol.ordering.effects import BuildBlock, Effect, Persist
-from protocol.ordering.messages import (
-    Justification,
-    Proposal,
-    QuorumCert,
-    Vote,
-    VoteKind,
-    compute_justification_hash,
-    proposal_signing_bytes,
-    vote_signing_bytes,
-)
+from protocol.ordering.messages import Justification, Proposal, QuorumCert, Vote, VoteKind, compute_justification_hash
 from protocol.ordering.state import Context
 from protocol.units import ZERO_HASH, Hash
 from protocol.validators import compute_leader
+from protocol.voting import proposal_signing_bytes, vote_signing_bytes
 from tests.simulation.application import HashChain
 from tests.simulation.keys import CheapSigner
 from tests.simulation.node import Addresses, SimulatedNode

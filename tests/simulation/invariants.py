@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from protocol.errors import InvalidMessage
-from protocol.ordering.evidence import Evidence, check_evidence
+from protocol.evidence import Evidence, check_evidence
 from protocol.ordering.messages import QuorumCert, VoteKind
 from protocol.ordering.state import Context
 from protocol.ordering.votes import check_quorum_cert

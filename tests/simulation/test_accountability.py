@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from protocol.ordering.evidence import find_vote_conflict
-from protocol.ordering.messages import SignedProposal, Vote
+from protocol.evidence import find_vote_conflict
+from protocol.ordering.messages import Vote
+from protocol.voting import SignedProposal
 from tests.simulation.invariants import Violation
 from tests.simulation.schedule import Network, Plan, make_network, raise_storm, run_calm
 from tests.simulation.world import RAIN

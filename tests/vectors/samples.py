@@ -10,6 +10,7 @@ from protocol.certificate_format import Certificate, Opened, Unopened, compress_
 from protocol.codec import Codec, Message, encode
 from protocol.crypto import SigningKey
 from protocol.digest import Digest, DigestFamily
+from protocol.evidence import EVIDENCE_CODEC, Evidence, EvidenceKind
 from protocol.genesis import GENESIS_CODEC, Genesis, GenesisAccount, GenesisValidator, compute_chain_id
 from protocol.jobs.agreement import Decision
 from protocol.jobs.beacon import Onion, compute_beacon, compute_onion_layer
@@ -57,7 +58,6 @@ from protocol.models import (
     compute_output_hash,
     greedy,
 )
-from protocol.ordering.evidence import EVIDENCE_CODEC, Evidence, EvidenceKind
 from protocol.ordering.messages import (
     PROPOSAL_CODEC,
     QUORUM_CERT_CODEC,
@@ -65,12 +65,9 @@ from protocol.ordering.messages import (
     Justification,
     Proposal,
     QuorumCert,
-    SignedProposal,
     Vote,
     VoteKind,
     compute_justification_hash,
-    proposal_signing_bytes,
-    vote_signing_bytes,
 )
 from protocol.params import DEVNET, INTERNET, MINIMAL
 from protocol.transactions import (
@@ -90,6 +87,7 @@ from protocol.transactions import (
     sign_transaction,
 )
 from protocol.validators import Validator, ValidatorSet, compute_leader, compute_validator_set_hash
+from protocol.voting import SignedProposal, proposal_signing_bytes, vote_signing_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -21,21 +21,13 @@ from protocol.ordering.events import (
     VoteReceived,
     WorkChanged,
 )
-from protocol.ordering.messages import (
-    Justification,
-    Proposal,
-    QuorumCert,
-    Vote,
-    VoteKind,
-    compute_justification_hash,
-    proposal_signing_bytes,
-    vote_signing_bytes,
-)
+from protocol.ordering.messages import Justification, Proposal, QuorumCert, Vote, VoteKind, compute_justification_hash
 from protocol.ordering.simplex import step
 from protocol.ordering.state import Context, SimplexState, Tip, make_state, make_tip
 from protocol.params import DEVNET, Params
 from protocol.units import ZERO_HASH, Hash, NodeId
 from protocol.validators import Validator, ValidatorSet
+from protocol.voting import proposal_signing_bytes, vote_signing_bytes
 from tests.simulation.keys import CheapSigner, make_public, verify_cheaply
 
 CHAIN = b"\x07" * 32

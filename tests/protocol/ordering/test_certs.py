@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from protocol.evidence import EvidenceKind
 from protocol.ordering.effects import (
     Broadcast,
     EvidenceFound,
@@ -11,7 +12,6 @@ from protocol.ordering.effects import (
     Persist,
     Send,
 )
-from protocol.ordering.evidence import EvidenceKind
 from protocol.ordering.messages import VoteKind
 from protocol.units import ZERO_HASH
 from tests.protocol.ordering.rig import (

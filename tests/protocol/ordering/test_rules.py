@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from protocol.block import Block
+from protocol.evidence import EvidenceKind
 from protocol.ordering.effects import (
     Broadcast,
     BuildBlock,
@@ -23,7 +24,6 @@ from protocol.ordering.events import (
     Timer,
     WorkChanged,
 )
-from protocol.ordering.evidence import EvidenceKind
 from protocol.ordering.messages import Proposal
 from protocol.ordering.state import Tip
 from protocol.units import ZERO_HASH

@@ -11,11 +11,12 @@ from msgspec.structs import replace
 
 from protocol.crypto import SigningKey, is_signature_valid
 from protocol.errors import InvalidMessage, Rejection
-from protocol.ordering.messages import QuorumCert, VoteKind, vote_signing_bytes
+from protocol.ordering.messages import QuorumCert, VoteKind
 from protocol.ordering.state import Context, ViewRecord
 from protocol.ordering.votes import check_quorum_cert, check_vote_signature, compute_quorum, sign_vote, split_cert
 from protocol.units import ZERO_HASH
 from protocol.validators import Validator, ValidatorSet, is_quorum
+from protocol.voting import vote_signing_bytes
 from tests.protocol.ordering.rig import CHAIN, FINAL, NOTAR, NULL, SEED, make_cert, make_context, make_vote
 
 if TYPE_CHECKING:

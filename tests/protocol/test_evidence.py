@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from protocol.codec import encode
 from protocol.errors import InvalidMessage, Rejection
-from protocol.ordering.evidence import (
+from protocol.evidence import (
     EVIDENCE_CODEC,
     Evidence,
     EvidenceKind,

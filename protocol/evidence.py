@@ -10,10 +10,9 @@ from msgspec import Meta
 
 from protocol.codec import Codec, Message
 from protocol.errors import InvalidMessage, Rejection
-from protocol.ordering.messages import SignedProposal, Vote, VoteKind, proposal_signing_bytes, vote_signing_bytes
-from protocol.ordering.signatures import Verify
 from protocol.units import ChainId, Epoch, View
 from protocol.validators import MAX_VALIDATORS, ValidatorSet
+from protocol.voting import SignedProposal, Verify, Vote, VoteKind, proposal_signing_bytes, vote_signing_bytes
 
 
 class EvidenceKind(IntEnum):
