@@ -42,7 +42,7 @@ from node.telemetry import Level, Telemetry
 from node.timers import Timers
 from node.wire import TOPIC_CERTIFICATES, Status, TransactionBatch, decode_batch, decode_frame
 from protocol.errors import InvalidMessage
-from protocol.ledger.state import has_work
+from protocol.ledger.state import Work, has_work
 from protocol.models import ModelCard
 from protocol.ordering import events
 from protocol.ordering.events import Timer
@@ -78,6 +78,7 @@ class Engine:
     def __init__(self, parts: EngineParts) -> None:
         self._parts: Final = parts
         self._finalized = trio.Event()
+        self._work = (b"", Work(due=False, next_ms=None))
         self.tick_ms: Milliseconds = 0
         self.statuses: dict[NodeId, tuple[Milliseconds, Status]] = {}
         self.down_reasons: dict[NodeId, str] = {}
@@ -263,7 +264,7 @@ class Engine:
             self._parts.postbox.publish_cert(block.cert)
 
     def _do_duties(self, final: Executed) -> None:
-        requests, owed = self._parts.member.list_due(final.ledger)
+        requests, owed = self._parts.member.list_due(final.ledger, self._parts.generations.room)
         for request in requests:
             self._parts.generations.submit(request)
         for body in owed:
@@ -274,7 +275,7 @@ class Engine:
         state = self._parts.ordering.state
         parent = self._find_parent()
         now_ms = self._now_ms()
-        work = has_work(parent.ledger, now_ms)
+        work = self._find_work(parent, now_ms)
         if work.next_ms is not None:
             self._parts.timers.set(Chore.WINDOW, work.next_ms)
         # What is notarized only becomes final with a later block where its own votes were lost: somebody waits for that, too.
@@ -283,6 +284,14 @@ class Engine:
         pending = work.due or is_unfinal or self._parts.postbox.has_includable(parent)
         if pending != state.has_work and state.is_started:
             self._feed(events.WorkChanged(now_ms, pending))
+
+    def _find_work(self, parent: Executed, now_ms: Milliseconds) -> Work:
+        """Whether jobs want a block on this parent: it reads every open job, so it is asked once a parent and window's end."""
+        parent_hash, work = self._work
+        if parent_hash != parent.hash or (work.next_ms is not None and work.next_ms <= now_ms):
+            work = has_work(parent.ledger, now_ms)
+            self._work = (parent.hash, work)
+        return work
 
     def _find_parent(self) -> Executed:
         state = self._parts.ordering.state

@@ -119,6 +119,11 @@ class Inference:
         """How many requests wait."""
         return len(self._waiting)
 
+    @property
+    def room(self) -> int:
+        """How many more requests would not be refused."""
+        return self._config.max_queued - len(self._waiting)
+
     def submit(self, request: InferenceRequest) -> None:
         """Queue a request; every one is answered by exactly one InferenceDone or InferenceFailed event."""
         if len(self._waiting) >= self._config.max_queued:

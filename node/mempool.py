@@ -271,7 +271,7 @@ class Mempool:
     # Questions
 
     def has_includable(self, block_hash: Hash, ledger: Ledger) -> bool:
-        """Whether any waiting transaction could be in a block on this state (protocol.md section 2: that is work).
+        """Whether any waiting transaction could be in a block on this state (rule L12: that is work).
 
         `block_hash` names the state. On the same one every transaction is judged at most once.
         """

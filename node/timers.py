@@ -13,6 +13,8 @@ import trio
 
 K = TypeVar("K", bound=Hashable)
 
+MOST_STALE = 1_024  # replaced settings that may wait for their time: some are set anew with every message
+
 
 class Clock(Protocol):
     """What a node needs of a clock."""
@@ -72,6 +74,9 @@ class Timers(Generic[K]):
         self._count += 1
         self._at[key] = at_ms
         heapq.heappush(self._heap, (at_ms, self._count, key))
+        if len(self._heap) > MOST_STALE + len(self._at):
+            self._heap = [entry for entry in self._heap if not self._is_stale(entry)]
+            heapq.heapify(self._heap)
         self._changed.set()
 
     def cancel(self, key: K) -> None:

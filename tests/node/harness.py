@@ -73,22 +73,28 @@ class FakeGenerations:
     answer: Answer
     is_mute: bool = False
     delay_s: float = 0.02
+    most_waiting: int = 16
+    waiting: int = 0
+    refused: int = 0
     asked: list[JobId] = field(default_factory=list)
 
     @property
     def queued(self) -> int:
-        return 0
+        return self.waiting
 
     @property
-    def has_room(self) -> bool:
-        return True
+    def room(self) -> int:
+        return self.most_waiting - self.waiting
 
     def submit(self, request: InferenceRequest) -> None:
         self.asked.append(request.request_id)
+        self.refused += self.room <= 0
+        self.waiting += 1
         self.nursery.start_soon(self._answer, request)
 
     async def _answer(self, request: InferenceRequest) -> None:
         await trio.sleep(self.delay_s)
+        self.waiting -= 1
         if self.is_mute:
             return
         text = self.answer(request)

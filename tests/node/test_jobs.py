@@ -235,3 +235,18 @@ async def test_an_answer_to_an_open_job_stays_however_old_it_is(tmp_path: Path, 
         assert {seat.end for seat in view.seats} == {SeatEnd.WINNING, SeatEnd.ABSENT}
         await member.wait_height(member.height + 4 * period)
         assert member.parts.postbox._storage.get_answer(job) is None
+
+
+async def test_more_jobs_than_the_workers_queue_holds_are_answered_one_after_the_other(
+    tmp_path: Path, autojump_clock: object
+) -> None:
+    async with open_world(tmp_path, 3) as world:
+        asker, busy = world.nodes[0], world.nodes[1]
+        assert busy.generations is not None
+        busy.generations.most_waiting = 1
+        jobs = [(await asker.service.submit_job(make_request(commit_ms=20_000), None))[0] for _ in range(4)]
+        for job in jobs:
+            view = await asker.wait_settled(job)
+            assert {seat.end for seat in view.seats} == {SeatEnd.WINNING}
+        assert sorted(busy.generations.asked) == sorted(jobs)
+        assert busy.generations.refused == 0
