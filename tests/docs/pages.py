@@ -118,11 +118,11 @@ def _render_method(method: Method) -> Iterator[str]:
 
 def _render_fields(kind: type[msgspec.Struct]) -> Iterator[str]:
     fields = _fields(kind)
-    has_defaults = not all(field.required for field in fields)
+    has_defaults = kind.__struct_config__.forbid_unknown_fields  # a parameter may be left out; a result is always whole
     yield from (("| name | type | default |", "|---|---|---|") if has_defaults else ("| name | type |", "|---|---|"))
     for field in fields:
         row = f"| `{field.encode_name}` | {_name_type(field.type)}{_describe_bounds(field.type)} |"
-        default = "required" if field.required else _show_default(field.default)
+        default = "required" if field.required else _show_default(_get_default(field))
         yield f"{row} {default} |" if has_defaults else row
 
 
@@ -219,6 +219,10 @@ def _describe_type(hint: object) -> tuple[str, str]:
     named = " or ".join(_name_type(part) for part in _parts(bare) if part is not type(None)) or _name_type(bare)
     bounds = [text for text in _list_bounds(metas) if "long" not in text]
     return ", ".join(bounds) if bounds else named, meaning
+
+
+def _get_default(field: msgspec.structs.FieldInfo) -> object:
+    return field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
 
 
 def _show_default(value: object) -> str:

@@ -63,3 +63,28 @@ def test_the_service_runs_a_command_that_exists_and_stays_down_where_restarting_
     assert "Run a node" in capsys.readouterr().out
     kept_down = {int(code) for code in unit["Service"]["RestartPreventExitStatus"].split()}
     assert kept_down == {Exit.USAGE, Exit.CONFIGURATION, Exit.LOCKED, Exit.INCOMPATIBLE}
+
+
+# --- every command that a page shows
+
+
+COMMAND = re.compile(r"^quorate (?!devnet\b)(.+)$", re.MULTILINE)
+SHELL = re.compile(r"```sh\n(.*?)```", re.DOTALL)
+
+
+def list_commands() -> list[list[str]]:
+    pages = (ROOT / "README.md", *sorted(DOCS.glob("*.md")))
+    blocks = "\n".join(block for page in pages for block in SHELL.findall(page.read_text("utf-8")))
+    return [shlex.split(line.partition(">")[0], comments=True) for line in COMMAND.findall(blocks)]
+
+
+def test_every_command_shown_has_the_verb_and_the_options_that_it_names(capsys) -> None:
+    commands = list_commands()
+    assert {"init", "genesis", "models", "run", "transfer", "ask", "verify", "status"} <= {
+        words[0] for words in commands
+    }
+    for words in commands:
+        verb = words[: 2 if words[0] in {"genesis", "models", "jobs"} else 1] if not words[0].startswith("-") else []
+        assert run_command([*verb, "--help"]) == Exit.OK, words
+        known = set(re.findall(r"--[a-z][a-z0-9-]*", capsys.readouterr().out))
+        assert {word for word in words if word.startswith("--")} <= known, words
