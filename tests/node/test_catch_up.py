@@ -103,9 +103,9 @@ def assert_same_chain(world: World) -> None:
 
 @pytest.mark.parametrize("kind", LIES)
 async def test_a_liar_is_charged_and_the_node_catches_up_all_the_same(
-    tmp_path: Path, autojump_clock: object, kind: str
+    homes: Path, autojump_clock: object, kind: str
 ) -> None:
-    async with open_world(tmp_path, 4, make_genesis(NAMES, params=QUICK)) as world:
+    async with open_world(homes, 4, make_genesis(NAMES, params=QUICK)) as world:
         behind = await fall_behind(world, 40)
         liar = world.nodes[0]
         distort(world, liar, LIES[kind])
@@ -117,9 +117,9 @@ async def test_a_liar_is_charged_and_the_node_catches_up_all_the_same(
 
 
 async def test_silent_and_empty_peers_and_claims_of_great_height_only_cost_their_turn(
-    tmp_path: Path, autojump_clock: object
+    homes: Path, autojump_clock: object
 ) -> None:
-    async with open_world(tmp_path, 4, make_genesis(NAMES, params=QUICK)) as world:
+    async with open_world(homes, 4, make_genesis(NAMES, params=QUICK)) as world:
         behind = await fall_behind(world)
         lie(world, world.nodes[0], be_silent)
         distort(world, world.nodes[1], lambda _: encode(BlockRange((), (), None)))
@@ -138,10 +138,8 @@ async def test_silent_and_empty_peers_and_claims_of_great_height_only_cost_their
         assert_same_chain(world)
 
 
-async def test_a_node_that_caught_up_votes_again_and_has_every_certificate(
-    tmp_path: Path, autojump_clock: object
-) -> None:
-    async with open_world(tmp_path, 4, make_genesis(NAMES, params=QUICK)) as world:
+async def test_a_node_that_caught_up_votes_again_and_has_every_certificate(homes: Path, autojump_clock: object) -> None:
+    async with open_world(homes, 4, make_genesis(NAMES, params=QUICK)) as world:
         behind = await fall_behind(world, 10)
         asker = world.nodes[0]
         job, _ = await asker.service.submit_job(make_request(commit_ms=2_000), None)
@@ -157,9 +155,9 @@ async def test_a_node_that_caught_up_votes_again_and_has_every_certificate(
 
 
 async def test_blocks_without_certificates_of_their_own_are_tied_to_a_later_one_by_headers(
-    tmp_path: Path, autojump_clock: object
+    homes: Path, autojump_clock: object
 ) -> None:
-    async with open_world(tmp_path, 4, make_genesis(NAMES, params=QUICK)) as world:
+    async with open_world(homes, 4, make_genesis(NAMES, params=QUICK)) as world:
         behind = await fall_behind(world, 10)
         asker = world.nodes[0]
         job, _ = await asker.service.submit_job(make_request(commit_ms=2_000), None)
@@ -183,9 +181,9 @@ def forget_certificates(node: LiveNode, first: int, last: int) -> None:
 
 
 async def test_a_missing_body_is_fetched_although_the_first_asked_lies_and_the_second_is_silent(
-    tmp_path: Path, autojump_clock: object
+    homes: Path, autojump_clock: object
 ) -> None:
-    async with open_world(tmp_path, 5, make_genesis((*NAMES, "v4"), params=QUICK)) as world:
+    async with open_world(homes, 5, make_genesis((*NAMES, "v4"), params=QUICK)) as world:
         await world.wait_height(3)
         poor, liar, silent = world.nodes[4], world.nodes[0], world.nodes[1]
         # No proposal reaches it any more: it knows every block by its votes only.

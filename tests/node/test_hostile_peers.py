@@ -70,9 +70,9 @@ async def send_slowly(world: World, victim: LiveNode, sender: bytes, frames: lis
 
 
 async def test_every_wrong_frame_is_charged_to_its_sender_and_the_node_goes_on(
-    tmp_path: Path, autojump_clock: object
+    homes: Path, autojump_clock: object
 ) -> None:
-    async with open_world(tmp_path) as world:
+    async with open_world(homes) as world:
         await world.wait_height(2)
         victim, stranger = world.nodes[0], make_key("stranger").public
         frames = list(list_wrong_frames(victim))
@@ -82,9 +82,9 @@ async def test_every_wrong_frame_is_charged_to_its_sender_and_the_node_goes_on(
         await world.wait_height(victim.height + 2)
 
 
-async def test_random_and_mutilated_bytes_never_end_a_node(tmp_path: Path, autojump_clock: object) -> None:
+async def test_random_and_mutilated_bytes_never_end_a_node(homes: Path, autojump_clock: object) -> None:
     draw = random.Random(7)
-    async with open_world(tmp_path) as world:
+    async with open_world(homes) as world:
         await world.nodes[1].service.submit_job(make_request(), None)
         await world.wait_height(8)
         victim = world.nodes[0]
@@ -104,8 +104,8 @@ async def test_random_and_mutilated_bytes_never_end_a_node(tmp_path: Path, autoj
         assert not {other.id.hex() for other in world.nodes} & set(victim.count_charges())
 
 
-async def test_a_steady_offender_is_not_heard_until_it_has_kept_still(tmp_path: Path, autojump_clock: object) -> None:
-    async with open_world(tmp_path) as world:
+async def test_a_steady_offender_is_not_heard_until_it_has_kept_still(homes: Path, autojump_clock: object) -> None:
+    async with open_world(homes) as world:
         await world.wait_height(1)
         victim, stranger = world.nodes[0], make_key("stranger").public
         for _ in range(1_000):
@@ -124,9 +124,9 @@ async def test_a_steady_offender_is_not_heard_until_it_has_kept_still(tmp_path: 
 
 
 async def test_huge_batches_of_what_the_ledger_refuses_leave_nothing_behind(
-    tmp_path: Path, autojump_clock: object
+    homes: Path, autojump_clock: object
 ) -> None:
-    async with open_world(tmp_path) as world:
+    async with open_world(homes) as world:
         await world.wait_height(1)
         victim, poor = world.nodes[0], make_key("poor")
         chain = victim.ledger.constants.chain_id
@@ -145,9 +145,9 @@ async def test_huge_batches_of_what_the_ledger_refuses_leave_nothing_behind(
 
 
 async def test_a_transaction_with_a_wrong_signature_is_charged_to_whoever_hands_it_on(
-    tmp_path: Path, autojump_clock: object
+    homes: Path, autojump_clock: object
 ) -> None:
-    async with open_world(tmp_path) as world:
+    async with open_world(homes) as world:
         await world.wait_height(1)
         victim, asker = world.nodes[0], make_key("asker")
         body = Transfer(asker.public, 1, 99, victim.id, 5)
@@ -161,9 +161,9 @@ OUTPUT = Output(make_hash("model"), tuple(range(4)) * 1_000, "x" * (OUTPUT_CHUNK
 
 
 async def test_an_output_comes_in_chunks_from_the_holder_that_tells_the_truth(
-    tmp_path: Path, autojump_clock: object
+    homes: Path, autojump_clock: object
 ) -> None:
-    async with open_world(tmp_path) as world:
+    async with open_world(homes) as world:
         asker, liar, forgetful, honest = world.nodes
         encoded, output_hash = encode(OUTPUT), compute_output_hash(OUTPUT)
         other = encode(replace(OUTPUT, text="y" * len(OUTPUT.text)))
@@ -194,9 +194,9 @@ def serve_output(world: World, node: LiveNode, encoded: bytes, step: int = OUTPU
     "step, total", [(1, 0), (0, 0), (OUTPUT_CHUNK_BYTES, 2**31), (OUTPUT_CHUNK_BYTES, 100)], ids=str
 )
 async def test_a_holder_that_drips_or_claims_too_much_is_left_after_one_request(
-    tmp_path: Path, autojump_clock: object, step: int, total: int
+    homes: Path, autojump_clock: object, step: int, total: int
 ) -> None:
-    async with open_world(tmp_path) as world:
+    async with open_world(homes) as world:
         asker, liar = world.nodes[:2]
         serve_output(world, liar, encode(OUTPUT), step, total)
         with pytest.raises(OutputUnavailable):
@@ -206,9 +206,9 @@ async def test_a_holder_that_drips_or_claims_too_much_is_left_after_one_request(
 
 
 async def test_a_certificate_comes_without_its_output_where_nobody_serves_that(
-    tmp_path: Path, autojump_clock: object
+    homes: Path, autojump_clock: object
 ) -> None:
-    async with open_world(tmp_path, 5) as world:
+    async with open_world(homes, 5) as world:
         asker = world.nodes[0]
         job, _ = await asker.service.submit_job(make_request(), None)
         view = await asker.wait_settled(job)

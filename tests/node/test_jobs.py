@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 
 async def test_a_job_asked_of_one_node_settles_on_all_and_its_certificate_verifies(
-    tmp_path: Path, autojump_clock: object
+    homes: Path, autojump_clock: object
 ) -> None:
-    async with open_world(tmp_path) as world:
+    async with open_world(homes) as world:
         job, existed = await world.nodes[0].service.submit_job(make_request(), None)
         assert not existed
         for node in world.nodes:
@@ -37,8 +37,8 @@ async def test_a_job_asked_of_one_node_settles_on_all_and_its_certificate_verifi
         assert len({node.ledger.state_root for node in world.nodes if node.height == world.nodes[0].height}) == 1
 
 
-async def test_a_cheater_falls_outside_and_the_others_win(tmp_path: Path, autojump_clock: object) -> None:
-    async with open_world(tmp_path, 3) as world:
+async def test_a_cheater_falls_outside_and_the_others_win(homes: Path, autojump_clock: object) -> None:
+    async with open_world(homes, 3) as world:
         cheater = world.nodes[1]
         assert cheater.generations is not None
         cheater.generations.answer = answer_wrongly
@@ -50,10 +50,8 @@ async def test_a_cheater_falls_outside_and_the_others_win(tmp_path: Path, autoju
         assert sorted(end.name for end in ends.values() if end) == ["OUTSIDE", "WINNING", "WINNING"]
 
 
-async def test_a_job_that_all_members_abstain_from_fails_and_is_refunded(
-    tmp_path: Path, autojump_clock: object
-) -> None:
-    async with open_world(tmp_path) as world:
+async def test_a_job_that_all_members_abstain_from_fails_and_is_refunded(homes: Path, autojump_clock: object) -> None:
+    async with open_world(homes) as world:
         for node in world.nodes:
             assert node.generations is not None
             node.generations.answer = fail
@@ -69,8 +67,8 @@ async def test_a_job_that_all_members_abstain_from_fails_and_is_refunded(
         assert (report.decision, report.text) == (Decision.FAILED, None)
 
 
-async def test_three_different_answers_are_inconclusive(tmp_path: Path, autojump_clock: object) -> None:
-    async with open_world(tmp_path, 3) as world:
+async def test_three_different_answers_are_inconclusive(homes: Path, autojump_clock: object) -> None:
+    async with open_world(homes, 3) as world:
         for node in world.nodes:
             assert node.generations is not None
             node.generations.answer = lambda _request, name=node.name: f"answer of {name}"
@@ -79,10 +77,8 @@ async def test_three_different_answers_are_inconclusive(tmp_path: Path, autojump
         assert view.settlement is not None and view.settlement.decision is Decision.INCONCLUSIVE
 
 
-async def test_a_member_that_never_answers_is_replaced_at_half_the_window(
-    tmp_path: Path, autojump_clock: object
-) -> None:
-    async with open_world(tmp_path, 5) as world:
+async def test_a_member_that_never_answers_is_replaced_at_half_the_window(homes: Path, autojump_clock: object) -> None:
+    async with open_world(homes, 5) as world:
         asker = world.nodes[0]
         job, _ = await asker.service.submit_job(make_request(commit_ms=20_000), None)
         mute = await _mute_one_member(world.nodes, job)
@@ -107,9 +103,9 @@ async def _mute_one_member(nodes: list[LiveNode], job: bytes) -> LiveNode:
 
 
 async def test_a_reveal_that_comes_before_its_closing_block_is_final_here_is_held(
-    tmp_path: Path, autojump_clock: object
+    homes: Path, autojump_clock: object
 ) -> None:
-    async with open_world(tmp_path, 4) as world:
+    async with open_world(homes, 4) as world:
         late, asker = world.nodes[3], world.nodes[0]
 
         def delay(_source: bytes, target: bytes, event: object) -> float:
@@ -137,8 +133,8 @@ def _list_bodies(node: LiveNode) -> list[list[object]]:
     return [[TRANSACTION_CODEC.decode(each).body for each in block.decode().body] for block in blocks if block]
 
 
-async def test_a_transaction_that_gossip_and_streams_lost_is_repeated(tmp_path: Path, autojump_clock: object) -> None:
-    async with open_world(tmp_path) as world:
+async def test_a_transaction_that_gossip_and_streams_lost_is_repeated(homes: Path, autojump_clock: object) -> None:
+    async with open_world(homes) as world:
         asker = world.nodes[0]
         await world.wait_height(1)
         until_s = trio.current_time() + 5
@@ -153,8 +149,8 @@ async def test_a_transaction_that_gossip_and_streams_lost_is_repeated(tmp_path: 
         assert until_s <= trio.current_time() < until_s + 5
 
 
-async def test_a_repeated_request_id_makes_no_second_job(tmp_path: Path, autojump_clock: object) -> None:
-    async with open_world(tmp_path) as world:
+async def test_a_repeated_request_id_makes_no_second_job(homes: Path, autojump_clock: object) -> None:
+    async with open_world(homes) as world:
         asker = world.nodes[0]
         first = await asker.service.submit_job(make_request(), "one")
         again = await asker.service.submit_job(make_request(), "one")
@@ -165,9 +161,9 @@ async def test_a_repeated_request_id_makes_no_second_job(tmp_path: Path, autojum
 
 
 async def test_a_request_is_not_lost_nor_doubled_by_a_restart_before_its_block(
-    tmp_path: Path, autojump_clock: object
+    homes: Path, autojump_clock: object
 ) -> None:
-    async with open_world(tmp_path) as world:
+    async with open_world(homes) as world:
         asker = world.nodes[0]
         await world.wait_height(1)
         for other in world.nodes[1:]:
@@ -190,8 +186,8 @@ def _list_submits(node: LiveNode) -> list[object]:
     return [body for bodies in _list_bodies(node) for body in bodies if isinstance(body, Submit)]
 
 
-async def test_a_refused_job_says_why_and_leaves_no_trace(tmp_path: Path, autojump_clock: object) -> None:
-    async with open_world(tmp_path) as world:
+async def test_a_refused_job_says_why_and_leaves_no_trace(homes: Path, autojump_clock: object) -> None:
+    async with open_world(homes) as world:
         asker = world.nodes[0]
         with pytest.raises(InvalidTransaction) as caught:
             await asker.service.submit_job(make_request(prompt=b""), "one")
@@ -201,9 +197,9 @@ async def test_a_refused_job_says_why_and_leaves_no_trace(tmp_path: Path, autoju
 
 
 async def test_an_unfinished_answer_is_generated_again_after_a_restart_and_a_finished_one_is_not(
-    tmp_path: Path, autojump_clock: object
+    homes: Path, autojump_clock: object
 ) -> None:
-    async with open_world(tmp_path, 3) as world:
+    async with open_world(homes, 3) as world:
         asker, member = world.nodes[0], world.nodes[1]
         assert member.generations is not None
         member.generations.is_mute = True
@@ -218,9 +214,9 @@ async def test_an_unfinished_answer_is_generated_again_after_a_restart_and_a_fin
         assert member.generations.asked == []
 
 
-async def test_an_answer_to_an_open_job_stays_however_old_it_is(tmp_path: Path, autojump_clock: object) -> None:
+async def test_an_answer_to_an_open_job_stays_however_old_it_is(homes: Path, autojump_clock: object) -> None:
     genesis = make_genesis(("v0", "v1", "v2"))
-    async with open_world(tmp_path, 3, genesis) as world:
+    async with open_world(homes, 3, genesis) as world:
         asker, member, mute = world.nodes
         assert mute.generations is not None
         mute.generations.is_mute = True
@@ -238,9 +234,9 @@ async def test_an_answer_to_an_open_job_stays_however_old_it_is(tmp_path: Path, 
 
 
 async def test_more_jobs_than_the_workers_queue_holds_are_answered_one_after_the_other(
-    tmp_path: Path, autojump_clock: object
+    homes: Path, autojump_clock: object
 ) -> None:
-    async with open_world(tmp_path, 3) as world:
+    async with open_world(homes, 3) as world:
         asker, busy = world.nodes[0], world.nodes[1]
         assert busy.generations is not None
         busy.generations.most_waiting = 1

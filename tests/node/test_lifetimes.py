@@ -59,10 +59,8 @@ def assert_one_voice(world: World, node: LiveNode) -> None:
     assert all(len(signatures) == 1 for signatures in proposed.values())
 
 
-async def test_a_restarted_node_says_again_what_it_said_and_nothing_else(
-    tmp_path: Path, autojump_clock: object
-) -> None:
-    async with open_world(tmp_path, 4, make_genesis(NAMES, params=QUICK)) as world:
+async def test_a_restarted_node_says_again_what_it_said_and_nothing_else(homes: Path, autojump_clock: object) -> None:
+    async with open_world(homes, 4, make_genesis(NAMES, params=QUICK)) as world:
         node = world.nodes[1]
         for index in range(12):
             await world.wait_height(node.height + 1)
@@ -73,8 +71,8 @@ async def test_a_restarted_node_says_again_what_it_said_and_nothing_else(
         assert all(other.count_charges() == {} for other in world.nodes)
 
 
-async def test_all_nodes_stopped_at_once_go_on_from_where_they_were(tmp_path: Path, autojump_clock: object) -> None:
-    async with open_world(tmp_path, 4, make_genesis(NAMES, params=QUICK)) as world:
+async def test_all_nodes_stopped_at_once_go_on_from_where_they_were(homes: Path, autojump_clock: object) -> None:
+    async with open_world(homes, 4, make_genesis(NAMES, params=QUICK)) as world:
         job, _ = await world.nodes[0].service.submit_job(make_request(), "one")
         for _ in range(4):
             await world.wait_height(world.nodes[0].height + 2)
@@ -87,18 +85,18 @@ async def test_all_nodes_stopped_at_once_go_on_from_where_they_were(tmp_path: Pa
 
 
 async def test_a_log_that_is_behind_the_chain_follows_and_never_signs_again(
-    tmp_path: Path, autojump_clock: object
+    homes: Path, autojump_clock: object
 ) -> None:
-    async with open_world(tmp_path, 4, make_genesis(NAMES, params=QUICK)) as world:
+    async with open_world(homes, 4, make_genesis(NAMES, params=QUICK)) as world:
         node = world.nodes[3]
         log = node.home / "votes.wal"
         await world.wait_height(3)
         await node.stop()
-        shutil.copy(log, tmp_path / "old.wal")
+        shutil.copy(log, homes / "old.wal")
         await world.start(node)
         await world.wait_height(8)
         await node.stop()
-        shutil.copy(tmp_path / "old.wal", log)
+        shutil.copy(homes / "old.wal", log)
         for _ in range(2):  # also at a second start, when it has grown
             await world.start(node)
             world.hub.sent.clear()
@@ -109,8 +107,8 @@ async def test_a_log_that_is_behind_the_chain_follows_and_never_signs_again(
         assert len(node.list_events("votes_wal_behind")) == 2
 
 
-async def test_a_lost_log_follows_and_never_signs_again(tmp_path: Path, autojump_clock: object) -> None:
-    async with open_world(tmp_path, 4, make_genesis(NAMES, params=QUICK)) as world:
+async def test_a_lost_log_follows_and_never_signs_again(homes: Path, autojump_clock: object) -> None:
+    async with open_world(homes, 4, make_genesis(NAMES, params=QUICK)) as world:
         node = world.nodes[3]
         await world.wait_height(5)
         await node.stop()
@@ -124,9 +122,9 @@ async def test_a_lost_log_follows_and_never_signs_again(tmp_path: Path, autojump
 
 
 async def test_a_disk_that_is_full_for_votes_ends_the_node_which_goes_on_with_room(
-    tmp_path: Path, autojump_clock: object
+    homes: Path, autojump_clock: object
 ) -> None:
-    async with open_world(tmp_path, 4, make_genesis(NAMES, params=QUICK)) as world:
+    async with open_world(homes, 4, make_genesis(NAMES, params=QUICK)) as world:
         node = world.nodes[2]
         await world.wait_height(3)
         await node.stop()
@@ -152,9 +150,9 @@ async def test_a_disk_that_is_full_for_votes_ends_the_node_which_goes_on_with_ro
 
 
 async def test_a_disk_that_is_full_for_blocks_ends_the_node_and_loses_nothing(
-    tmp_path: Path, autojump_clock: object
+    homes: Path, autojump_clock: object
 ) -> None:
-    async with open_world(tmp_path, 4, make_genesis(NAMES, params=QUICK)) as world:
+    async with open_world(homes, 4, make_genesis(NAMES, params=QUICK)) as world:
         node, asker = world.nodes[2], world.nodes[0]
         await world.wait_height(2)
         await node.stop()
@@ -172,9 +170,9 @@ async def test_a_disk_that_is_full_for_blocks_ends_the_node_and_loses_nothing(
 
 @pytest.mark.parametrize("moment_ms", range(0, 200, 23), ids=str)
 async def test_a_node_stopped_at_any_moment_closes_cleanly_and_its_peers_go_on(
-    tmp_path: Path, autojump_clock: object, moment_ms: int
+    homes: Path, autojump_clock: object, moment_ms: int
 ) -> None:
-    async with open_world(tmp_path, 4, make_genesis(NAMES, params=QUICK)) as world:
+    async with open_world(homes, 4, make_genesis(NAMES, params=QUICK)) as world:
         job, _ = await world.nodes[0].service.submit_job(make_request(), None)
         await trio.sleep(moment_ms / 1000)
         await world.nodes[3].stop()
@@ -186,9 +184,9 @@ async def test_a_node_stopped_at_any_moment_closes_cleanly_and_its_peers_go_on(
 
 
 async def test_a_settlement_is_never_on_the_disk_without_its_certificate(
-    tmp_path: Path, autojump_clock: object, monkeypatch: pytest.MonkeyPatch
+    homes: Path, autojump_clock: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with open_world(tmp_path, 4, make_genesis(NAMES, params=QUICK)) as world:
+    async with open_world(homes, 4, make_genesis(NAMES, params=QUICK)) as world:
         node = world.nodes[3]
         storage = node.parts.postbox._storage
         commit, seen = type(storage).commit_blocks, []
