@@ -60,6 +60,8 @@ class NodeSnapshot:
     tick_ms: int  # when the engine's loop last turned
     finality_ms_recent: tuple[int, ...] = ()  # valid transaction received until its FinalCert here, oldest first
     generation_ms_recent: tuple[int, ...] = ()  # what this node's worker took for an answer, oldest first
+    cpu_samples: tuple[tuple[str, int], ...] = ()  # by area: how often it was what the processor did
+    disk_wait_ms: int = 0  # altogether
 
 
 class NodeApi(Protocol):

@@ -4,7 +4,8 @@ One `flush` a turn of the engine's loop: one fdatasync for everything the turn p
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import compress
 from typing import Final, Protocol, assert_never
@@ -126,18 +127,25 @@ class Ordering:
         Raises: StorageFailure, after which the node must stop.
         """
         if self._is_sync_due:
-            started = self._parts.clock.now_us()
-            self._parts.wal.sync()
-            self._parts.telemetry.sync_us.append(self._parts.clock.now_us() - started)
+            with self._measured_wait():
+                self._parts.wal.sync()
             self._is_sync_due = False
         outbox, self._outbox = self._outbox, []
         for peers, frame in outbox:
             for peer in peers:
                 self._parts.send(peer, frame)
-        if self._parts.chain.store():
+        with self._measured_wait():
+            is_stored = self._parts.chain.store()
+        if is_stored:
             self._forget_obsolete()
         finalized, self._finalized = tuple(self._finalized), []
         return finalized
+
+    @contextmanager
+    def _measured_wait(self) -> Iterator[None]:
+        started = self._parts.clock.now_us()
+        yield
+        self._parts.telemetry.disk_wait_us += self._parts.clock.now_us() - started
 
     def _perform(self, effect: effects.Effect) -> None:
         match effect:

@@ -121,6 +121,8 @@ async def read_status(context: Context, _params: Nothing) -> NodeStatus:
         rss_bytes=read_rss_bytes(),
         finality_ms_recent=snapshot.finality_ms_recent,
         generation_ms_recent=snapshot.generation_ms_recent,
+        cpu_samples=dict(snapshot.cpu_samples),
+        disk_wait_ms=snapshot.disk_wait_ms,
     )
 
 

@@ -4,7 +4,7 @@ Bytes from a node are judged like any others: size first, then structure, then w
 """
 
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, TypeVar
 
 import httpx
@@ -19,6 +19,7 @@ CONNECT_S: Final = 5.0
 ANSWER_S: Final = 60.0  # a node ends every request within 45 s
 
 R = TypeVar("R", bound=msgspec.Struct)
+T = TypeVar("T")
 
 _REASONS: Final[Mapping[str, Reason]] = {str(reason.value): reason for reason in (*Rejection, *Trouble)}
 _EXITS: Final = {
@@ -67,6 +68,27 @@ class NodeClient:
             raise self._not_a_node(f"its answer has the id {reply.id!r} instead of {self._last_id}")
         return self._decode(bytes(reply.result), result)
 
+    def call_all(self, method: str, params: Sequence[msgspec.Struct], result: type[R]) -> list[R | Fault]:
+        """The results of one batch in the order of its calls, each with its own fault; at most jsonrpc.MAX_BATCH. Raises: Fault."""
+        first = self._last_id + 1
+        self._last_id += len(params)
+        calls = [
+            {"jsonrpc": "2.0", "id": number, "method": method, "params": each}
+            for number, each in enumerate(params, first)
+        ]
+        body = self._post(msgspec.json.encode(calls))
+        if not body.startswith(b"["):
+            reply = self._decode(body, _Reply)
+            raise self._not_a_node("its answer is no batch") if reply.error is None else _fault_of(reply.error)
+        replies = {reply.id: reply for reply in self._decode(body, list[_Reply])}
+        if replies.keys() != set(range(first, first + len(params))):
+            raise self._not_a_node(f"it answers {len(replies)} of {len(params)} calls")
+        ordered = [replies[number] for number in range(first, first + len(params))]
+        return [
+            self._decode(bytes(reply.result), result) if reply.error is None else _fault_of(reply.error)
+            for reply in ordered
+        ]
+
     def is_alive(self) -> bool:
         """Whether a node's loop turns there."""
         try:
@@ -88,7 +110,7 @@ class NodeClient:
             raise Fault(Trouble.UNREACHABLE, f"no node answers at {self.url} ({error})") from error
         return bytes(gathered)
 
-    def _decode(self, encoded: bytes, kind: type[R]) -> R:
+    def _decode(self, encoded: bytes, kind: type[T]) -> T:
         try:
             return msgspec.json.decode(encoded, type=kind)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

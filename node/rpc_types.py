@@ -321,6 +321,8 @@ class NodeStatus(msgspec.Struct, frozen=True):
     rss_bytes: int
     finality_ms_recent: tuple[int, ...]
     generation_ms_recent: tuple[int, ...]
+    cpu_samples: dict[str, int] = {}  # looks, one for each 50 ms of processor time, by area
+    disk_wait_ms: int = 0  # altogether since the start
 
 
 class PeerState(msgspec.Struct, frozen=True):

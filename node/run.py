@@ -13,6 +13,7 @@ import trio
 
 from node.assembly import OpenDisk, OpenWorld, assemble, first_leaf
 from node.config import Config, Setting, load_config
+from node.cpu_samples import sample_cpu
 from node.events import NodeEvent
 from node.fetch_server import FetchServer
 from node.genesis_file import read_genesis
@@ -68,6 +69,7 @@ def run_node(home: Path, overrides: Mapping[str, Setting], passphrase: bytes | N
     with ExitStack() as stack:
         stack.enter_context(hold_home(place))
         opened = _open_home(place, overrides, passphrase, stack)
+        stack.enter_context(sample_cpu(opened.telemetry.cpu_samples))
         try:
             trio.run(_run, opened)
         except BaseExceptionGroup as group:

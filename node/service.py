@@ -56,6 +56,8 @@ class Service:
             tick_ms=self.engine.tick_ms,
             finality_ms_recent=tuple(parts.telemetry.finality_ms),
             generation_ms_recent=tuple(parts.telemetry.generation_ms),
+            cpu_samples=tuple(parts.telemetry.cpu_samples.items()),
+            disk_wait_ms=parts.telemetry.disk_wait_us // 1000,
         )
 
     async def submit_transaction(self, signed: SignedTransaction) -> Hash:

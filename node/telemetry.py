@@ -1,7 +1,7 @@
 """What a node tells about itself: events as lines (NDJSON, or readable ones on a terminal) and samples of what took how long."""
 
 import sys
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import IntEnum
@@ -25,14 +25,15 @@ class Level(IntEnum):
 
 @dataclass(slots=True)
 class Telemetry:
-    """An open log and the recent samples. Units: samples in milliseconds."""
+    """An open log and the recent samples. Units: samples in milliseconds; cpu_samples in looks every 50 ms of processor time."""
 
     stream: TextIO
     level: Level = Level.INFO
     is_readable: bool = False
     finality_ms: deque[int] = field(default_factory=lambda: deque(maxlen=KEPT_SAMPLES))
     generation_ms: deque[int] = field(default_factory=lambda: deque(maxlen=KEPT_SAMPLES))
-    sync_us: deque[int] = field(default_factory=lambda: deque(maxlen=KEPT_SAMPLES))
+    disk_wait_us: int = 0  # altogether: what the engine waited for the disk
+    cpu_samples: Counter[str] = field(default_factory=lambda: Counter[str]())
 
     def emit(self, level: Level, event: str, **fields: Field) -> None:
         """Write one line: time, level, event, fields; bytes appear as hex."""

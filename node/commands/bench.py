@@ -47,6 +47,45 @@ def job(
     return Exit.OK
 
 
+@app.command("ledger")
+def ledger(
+    home: Annotated[
+        Path | None, typer.Option("--home", metavar="DIR", help="A running devnet. Default: one for this run alone.")
+    ] = None,
+    nodes: Annotated[int, typer.Option("--nodes", min=1, max=16, help="Validators of the run's own devnet.")] = 4,
+    directory: Annotated[
+        Path,
+        typer.Option("--dir", metavar="DIR", help="Where that devnet goes: a real disk, or fdatasync means nothing."),
+    ] = Path(),
+    rate: Annotated[float, typer.Option("--rate", min=0.1, max=10_000, help="Transfers a second, all nodes.")] = 50,
+    seconds: Annotated[float, typer.Option("--seconds", min=1, max=86_400, help="Length of each load.")] = 60,
+    blocks: Annotated[
+        int, typer.Option("--blocks", min=0, max=10_000_000, help="Keep that rate until so many blocks are final.")
+    ] = 0,
+    saturate: Annotated[bool, typer.Option("--saturate", help="Then load it with as much as it takes.")] = False,
+    plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE.png", help="Draw how it went.")] = None,
+    as_json: options.Json = False,
+) -> int:
+    """Load a devnet with real transfers: finality, throughput, processor time, memory, and where the time goes."""
+    from node.commands.bench_job import describe_machine
+    from node.commands.bench_ledger import LedgerPlan, measure_ledger, print_ledger_figures
+    from node.commands.bench_plot import check_plot_possible, draw_plot
+    from node.render import print_json, print_note
+
+    if plot is not None:
+        check_plot_possible()
+    machine = describe_machine(home or directory)
+    print_note(machine)
+    run = measure_ledger(LedgerPlan(home, directory, nodes, rate, seconds, blocks, saturate))
+    if plot is not None:
+        draw_plot(plot, machine, run.curves)
+    if as_json:
+        print_json(run.figures)
+    else:
+        print_ledger_figures(run.figures)
+    return Exit.OK
+
+
 @app.command("votes")
 def votes(
     nodes: Annotated[int, typer.Option("--nodes", min=1, max=16, help="Validators, each a process.")] = 4,

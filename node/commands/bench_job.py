@@ -96,12 +96,12 @@ def measure_jobs(plan: BenchPlan) -> Figures:
         samples.append(_measure_job(plan, client, observers, genesis, next(questions)))
     line.clear()
     after = client.call("node_status", Nothing(), NodeStatus)
-    finality = sorted(_list_new(before.finality_ms_recent, after.finality_ms_recent))
+    finality = sorted(list_new(before.finality_ms_recent, after.finality_ms_recent))
     return Figures(
         answer_s=round(statistics.median(each.answer_s for each in samples), 3),
         generation_s=round(statistics.median(each.generation_s for each in samples), 3),
         overhead_s=round(statistics.median(each.answer_s - each.generation_s for each in samples), 3),
-        finality_ms=Percentiles(_percentile(finality, 50), _percentile(finality, 99)),
+        finality_ms=Percentiles(get_percentile(finality, 50), get_percentile(finality, 99)),
         node_rss_mb=round(after.rss_bytes / 1e6, 1),
         certificate_bytes=round(statistics.median(each.certificate_bytes for each in samples)),
         certificate_check_ms=round(statistics.median(each.check_ms for each in samples), 2),
@@ -145,7 +145,7 @@ def _measure_job(
     certificate = client.call("certificate_get", JobParams(job), CertificateResult).certificate
     answer_s = time.perf_counter() - started
     after = [_read_generation(observer) for observer in observers]
-    taken = [value for old, new in zip(before, after, strict=True) for value in _list_new(old, new)]
+    taken = [value for old, new in zip(before, after, strict=True) for value in list_new(old, new)]
     checked = time.perf_counter()
     check_certificate(certificate, genesis)
     check_ms = (time.perf_counter() - checked) * 1000
@@ -157,7 +157,7 @@ def _read_generation(client: NodeClient) -> tuple[int, ...]:
     return client.call("node_status", Nothing(), NodeStatus).generation_ms_recent
 
 
-def _list_new(before: Sequence[int], after: Sequence[int]) -> list[int]:
+def list_new(before: Sequence[int], after: Sequence[int]) -> list[int]:
     """The samples behind those that were there before; a full queue drops its oldest, so the overlap is looked for."""
     for dropped in range(len(before) + 1):
         kept = len(before) - dropped
@@ -166,7 +166,7 @@ def _list_new(before: Sequence[int], after: Sequence[int]) -> list[int]:
     return list(after)
 
 
-def _percentile(ordered: Sequence[int], percent: int) -> int:
+def get_percentile(ordered: Sequence[int], percent: int) -> int:
     return ordered[min(len(ordered) - 1, len(ordered) * percent // 100)] if ordered else 0
 
 

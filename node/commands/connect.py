@@ -23,6 +23,7 @@ class DevnetNode(msgspec.Struct, frozen=True):
     index: int
     rpc: str
     home: str = ""
+    pid: int | None = None
 
 
 class DevnetFile(msgspec.Struct, frozen=True):

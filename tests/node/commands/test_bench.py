@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from node.commands.bench_job import _list_new
+from node.commands.bench_job import list_new
 from node.faults import Exit
 from node.genesis_file import write_genesis
 from tests.node.fake_node import FakeNode, serving
@@ -28,7 +28,7 @@ def test_bench_job_has_exactly_the_documented_keys_and_names_the_machine(quorate
 
 
 def test_only_the_samples_that_are_new_count() -> None:
-    assert _list_new((1, 2, 3), (1, 2, 3, 4, 5)) == [4, 5]
-    assert _list_new((1, 2, 3), (3, 4)) == [4]
-    assert _list_new((), (4,)) == [4]
-    assert _list_new((1,), (1,)) == []
+    assert list_new((1, 2, 3), (1, 2, 3, 4, 5)) == [4, 5]
+    assert list_new((1, 2, 3), (3, 4)) == [4]
+    assert list_new((), (4,)) == [4]
+    assert list_new((1,), (1,)) == []
