@@ -70,16 +70,12 @@ def init(
     """
     from node.config import encode_config
     from node.disk import replace_file
-    from node.home import compute_default_home, create_home
-    from node.keys import create_key, load_key, read_passphrase
     from node.model_cards import load_cards
     from node.rpc_access import load_token
     from node.validator_file import describe_validator
 
     network = _load_genesis(genesis)
-    place = create_home(home if home is not None else compute_default_home(os.environ))
-    passphrase = read_passphrase(passphrase_file, os.environ)
-    key = load_key(place.key, passphrase) if place.key.exists() else create_key(place.key, passphrase)
+    place, key = _open_home(home, passphrase_file)
     given = {
         "network.listen_host": p2p_host,
         "network.listen_port": p2p_port,
@@ -101,6 +97,15 @@ def init(
     else:
         _report(place, key, merged.config)
     return Exit.OK
+
+
+def _open_home(home: Path | None, passphrase_file: Path | None) -> "tuple[Home, NodeKey]":
+    from node.home import compute_default_home, create_home
+    from node.keys import create_key, load_key, read_passphrase
+
+    place = create_home(home if home is not None else compute_default_home(os.environ))
+    passphrase = read_passphrase(passphrase_file, os.environ)
+    return place, load_key(place.key, passphrase) if place.key.exists() else create_key(place.key, passphrase)
 
 
 def _load_genesis(path: Path | None) -> "Genesis | None":
