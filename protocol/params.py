@@ -53,6 +53,18 @@ class Params(Message, frozen=True):
     # Money
     base_fee: Micro
     min_bond: Micro
+    # Stake and evidence (rules S, E): a time is over when both its milliseconds and its heights are
+    unbonding_ms: Milliseconds  # at least the evidence's age, so that nobody can leave before the proof comes
+    unbonding_heights: Annotated[int, Meta(ge=1, le=2**32)]
+    evidence_max_ms: Milliseconds  # how old an offence may be
+    evidence_max_heights: Annotated[int, Meta(ge=1, le=2**32)]
+    slash_window_ms: Milliseconds  # offences this close together count as one attack
+    slash_window_heights: Annotated[int, Meta(ge=1, le=2**32)]
+    min_slash_ppm: PartsPerMillion  # of an offender's stake, however small it is
+    slash_factor: Annotated[
+        int, Meta(ge=1, le=100)
+    ]  # times the attack's share of the voting weight: 3 takes all from a third
+    reporter_share_ppm: PartsPerMillion  # of what is slashed; the rest is burned
     # Wire
     nonce_gap: Annotated[int, Meta(ge=1, le=1024)]
     max_sender_transactions: Annotated[int, Meta(ge=1, le=4096)]
@@ -66,6 +78,8 @@ class Params(Message, frozen=True):
     resend_budget_bytes: Uint  # a second
 
 
+_DAY_MS: Final = 24 * 3_600_000
+
 INTERNET: Final = Params(
     pace_ms=50, clock_drift_ms=500, idle_interval_ms=2_000, base_delay_ms=500, max_delay_ms=30_000,
     snapshot_heights=256, beacon_max_blocks=16, onion_max_gap=65_536,
@@ -73,6 +87,9 @@ INTERNET: Final = Params(
     seat_cap_divisor=3, failed_share_ppm=100_000, inconclusive_share_ppm=500_000, forfeit_fees=2, retention_snapshots=2,
     missed_seats_window=20, suspension_ms=3_600_000,
     base_fee=1_000, min_bond=10 * UNIT,
+    unbonding_ms=14 * _DAY_MS, unbonding_heights=1_024, evidence_max_ms=7 * _DAY_MS, evidence_max_heights=512,
+    slash_window_ms=7 * _DAY_MS, slash_window_heights=512,
+    min_slash_ppm=50_000, slash_factor=3, reporter_share_ppm=50_000,
     nonce_gap=16, max_sender_transactions=64, max_mempool_bytes=16 * 1024 * 1024,
     view_window_ahead=8, view_window_behind=8, max_null_certs=1_024, resend_interval_ms=2_000, resend_budget_bytes=256 * 1024,
 )  # fmt: skip
@@ -83,6 +100,13 @@ DEVNET: Final = replace(
     snapshot_heights=32,  # so that Serve and Bond act within a minute
     min_window_ms=1_000,
     suspension_ms=60_000,
+    # minutes: a network for an afternoon, on which leaving and being convicted can both be watched [J]
+    unbonding_ms=600_000,
+    unbonding_heights=128,
+    evidence_max_ms=300_000,
+    evidence_max_heights=64,
+    slash_window_ms=300_000,
+    slash_window_heights=64,
 )
 
 MINIMAL: Final = replace(
@@ -93,5 +117,11 @@ MINIMAL: Final = replace(
     min_window_ms=200,
     retention_snapshots=1,
     suspension_ms=1_000,
+    unbonding_ms=4_000,
+    unbonding_heights=40,
+    evidence_max_ms=3_200,
+    evidence_max_heights=32,
+    slash_window_ms=3_200,
+    slash_window_heights=32,
 )
 """For tests: the same code with small sizes."""

@@ -91,6 +91,18 @@ class Submit(AccountTransaction, frozen=True, tag=5):
     job: JobRequest
 
 
+class Unbond(AccountTransaction, frozen=True, tag=8):
+    """Take units of the bond back; they stay at risk for the unbonding time."""
+
+    amount: Micro
+
+
+class Withdraw(AccountTransaction, frozen=True, tag=9):
+    """Stop answering jobs for a model, from the next snapshot on."""
+
+    model: ModelId
+
+
 class Commit(Message, frozen=True, tag=6):
     """A member's promise of an answer that nobody can read yet."""
 
@@ -118,7 +130,7 @@ class Reveal(Message, frozen=True, tag=7):
     salt: Hash
 
 
-Transaction: TypeAlias = Transfer | Bond | Serve | RegisterModel | Submit | Commit | Reveal
+Transaction: TypeAlias = Transfer | Bond | Serve | RegisterModel | Submit | Commit | Reveal | Unbond | Withdraw
 JobTransaction: TypeAlias = Commit | Reveal
 
 

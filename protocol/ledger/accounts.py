@@ -14,6 +14,11 @@ def get_account(draft: Draft, node: NodeId) -> Account:
     return draft.get(account_key(node), ACCOUNT_CODEC) or NOTHING
 
 
+def compute_free_bond(account: Account) -> Micro:
+    """What of the bond no open job holds."""
+    return max(0, account.bonded - account.locked)
+
+
 def credit(draft: Draft, node: NodeId, amount: Micro) -> None:
     """Add to a balance."""
     if amount:
@@ -38,7 +43,7 @@ def bond(draft: Draft, node: NodeId, amount: Micro) -> None:
 def lock(draft: Draft, node: NodeId, amount: Micro) -> None:
     """Hold a part of the free bond for a job."""
     account = get_account(draft, node)
-    assert account.bonded - account.locked >= amount, (node.hex(), account, amount)
+    assert compute_free_bond(account) >= amount, (node.hex(), account, amount)
     draft.put(account_key(node), replace(account, locked=account.locked + amount))
 
 
@@ -52,7 +57,7 @@ def unlock(draft: Draft, node: NodeId, amount: Micro) -> None:
 def burn_bond(draft: Draft, node: NodeId, amount: Micro) -> Micro:
     """Burn from the free bond; what was burned, at most the free bond (M6)."""
     account = get_account(draft, node)
-    lost = min(amount, account.bonded - account.locked)
+    lost = min(amount, compute_free_bond(account))
     draft.put(account_key(node), replace(account, bonded=account.bonded - lost))
     draft.burned += lost
     return lost

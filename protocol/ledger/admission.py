@@ -1,4 +1,4 @@
-"""What a state says to a transaction (rules T1 to T13): one check for each kind; nothing here writes.
+"""What a state says to a transaction (rules T1 to T13, S1, S5): one check for each kind; nothing here writes.
 
 The sentences are what the person at the command line reads: what was checked, expected, got, and what to do.
 """
@@ -11,7 +11,7 @@ from protocol.errors import InvalidTransaction, Rejection
 from protocol.jobs.committee import compute_seat_cap
 from protocol.jobs.life import compute_windows
 from protocol.jobs.reputation import NEW_RECORD, RECORD_CODEC, is_suspended
-from protocol.ledger.accounts import get_account
+from protocol.ledger.accounts import compute_free_bond, get_account
 from protocol.ledger.draft import Draft
 from protocol.ledger.entries import (
     CARD_CODEC,
@@ -29,6 +29,7 @@ from protocol.ledger.entries import (
 )
 from protocol.ledger.pay import compute_bond_at_risk
 from protocol.ledger.snapshot import get_candidates
+from protocol.ledger.unbonding import check_unbond
 from protocol.models import GenerationSettings, ModelCard, SamplingKind, compute_model_id
 from protocol.params import Params
 from protocol.transactions import (
@@ -38,6 +39,8 @@ from protocol.transactions import (
     Serve,
     Submit,
     Transfer,
+    Unbond,
+    Withdraw,
     compute_transaction_id,
 )
 from protocol.units import Height, Micro, Milliseconds, ModelId, NodeId
@@ -46,7 +49,7 @@ _SHOWN_MODELS: Final = 8
 MOST_TOKEN_BYTES: Final = 128
 """No tokenizer in use has a longer token, so a longer prompt is too long for certain; below that only the worker's count decides."""
 
-AccountBody: TypeAlias = Transfer | Bond | Serve | RegisterModel | Submit
+AccountBody: TypeAlias = Transfer | Bond | Serve | RegisterModel | Submit | Unbond | Withdraw
 
 
 def check_account_transaction(draft: Draft, body: AccountBody, height: Height, *, latest_nonce: int) -> None:
@@ -76,6 +79,11 @@ def check_account_transaction(draft: Draft, body: AccountBody, height: Height, *
             _check_registration(draft, body.card)
         case Submit():
             _check_request(draft, body.job)
+        case Unbond():
+            _check_amount(body.amount)
+            check_unbond(draft, body, height)
+        case Withdraw():
+            _check_withdrawal(draft, body)
         case _:
             assert_never(body)
     if account.balance < needed:  # T3
@@ -94,7 +102,7 @@ def _compute_cost(body: AccountBody) -> Micro:
             return body.amount
         case Submit():
             return body.job.fee
-        case Serve() | RegisterModel():
+        case Serve() | RegisterModel() | Unbond() | Withdraw():
             return 0
 
 
@@ -153,6 +161,13 @@ def _check_serve(draft: Draft, body: Serve, bonded: Micro) -> None:
     if sum(draft.has(serve_key(model, body.sender)) for model in models) >= MAX_NODE_MODELS:
         raise InvalidTransaction(
             Rejection.BUSY, f"a node serves at most {MAX_NODE_MODELS} models, and {body.sender.hex()[:12]} does"
+        )
+
+
+def _check_withdrawal(draft: Draft, body: Withdraw) -> None:
+    if not draft.has(serve_key(body.model, body.sender)):  # S5
+        raise InvalidTransaction(
+            Rejection.NOT_A_MEMBER, f"{body.sender.hex()[:12]} does not serve model {body.model.hex()[:12]}"
         )
 
 
@@ -318,4 +333,4 @@ def is_able(draft: Draft, node: NodeId, job: JobRequest, height: Height, time_ms
     account = get_account(draft, node)
     record = draft.get(record_key(node), RECORD_CODEC) or NEW_RECORD
     at_risk = compute_bond_at_risk(job, draft.base.constants.params)
-    return account.bonded - account.locked >= at_risk and not is_suspended(record, height, time_ms)
+    return compute_free_bond(account) >= at_risk and not is_suspended(record, height, time_ms)

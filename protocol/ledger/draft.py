@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 from protocol.codec import Codec, Message, encode
 from protocol.genesis import Genesis, compute_chain_id, compute_validator_set
 from protocol.jobs.settlement import JOB_CODEC
-from protocol.ledger.entries import ACCOUNT_CODEC, CHAIN_CODEC, CHAIN_KEY, Chain, Kind
+from protocol.ledger.entries import ACCOUNT_CODEC, CHAIN_CODEC, CHAIN_KEY, UNBONDING_CODEC, Chain, Kind
 from protocol.merkle import MerkleTree
 from protocol.params import Params
 from protocol.units import ChainId, Hash, Micro
@@ -159,7 +159,7 @@ def list_keys(ledger: Ledger, prefix: bytes) -> list[bytes]:
 
 
 def assert_conserved(ledger: Ledger) -> None:
-    """M1: balances + bonds + escrow + burned = minted, summed over all entries; a fault here is ours and stops the node."""
+    """M1: balances + bonds + unbonding + escrow + burned = minted, summed over all entries; a fault here is ours and stops the node."""
     held = sum(ledger.worth.values())
     assert held == ledger.chain.minted, (ledger.chain.height, held, ledger.chain.minted)
 
@@ -188,11 +188,12 @@ def _derive(base: Ledger, chain: Chain, changes: dict[bytes, bytes | None]) -> L
 
 
 def _compute_worth(key: bytes, encoded: bytes) -> Micro:
-    """The units that one entry holds, read from its bytes: an account's balance and bond, an open job's escrow, the burned."""
+    """The units that one entry holds, read from its bytes: an account's balance and bond, what unbonds, an open job's escrow, the burned."""
     if key[0] == Kind.ACCOUNT:
         account = ACCOUNT_CODEC.decode(encoded)
-        assert account.locked <= account.bonded, (key[1:].hex(), account)
         return account.balance + account.bonded
+    if key[0] == Kind.UNBONDING:
+        return UNBONDING_CODEC.decode(encoded).amount
     if key[0] == Kind.OPEN_JOB:
         return JOB_CODEC.decode(encoded).request.fee
     return CHAIN_CODEC.decode(encoded).burned if key[0] == Kind.CHAIN else 0

@@ -35,15 +35,23 @@ class Kind(IntEnum):
     CLOSED_JOB = 10
     SETTLEMENT = 11
     NAME = 12
+    UNBONDING = 13
 
 
 class Account(Message, frozen=True):
-    """What a node owns and has used. Free bond = bonded - locked."""
+    """What a node owns and has used. The free bond is what is bonded beyond what is locked; a slash may leave none."""
 
     balance: Micro
     bonded: Micro
     locked: Micro  # part of the bond that open jobs could still cost
     nonce: Nonce  # of the last account transaction
+
+
+class Unbonding(Message, frozen=True):
+    """Units on their way from a bond to a balance; the key says which height they wait for."""
+
+    amount: Micro
+    release_ms: Milliseconds
 
 
 class Chain(Message, frozen=True):
@@ -97,6 +105,7 @@ class Candidates(Message, frozen=True):
 
 CARD_CODEC: Final = Codec[ModelCard](ModelCard, 1024)
 ACCOUNT_CODEC: Final = Codec[Account](Account, 64)
+UNBONDING_CODEC: Final = Codec[Unbonding](Unbonding, 32)
 CHAIN_CODEC: Final = Codec[Chain](Chain, 2048)
 ONION_CODEC: Final = Codec[Onion](Onion, 128)
 SERVING_CODEC: Final = Codec[Serving](Serving, 16)
@@ -110,6 +119,11 @@ CHAIN_KEY: Final = bytes((Kind.CHAIN,))
 def account_key(node: NodeId) -> bytes:
     """Where a node's account is."""
     return bytes((Kind.ACCOUNT,)) + node
+
+
+def unbonding_key(release_height: Height, node: NodeId) -> bytes:
+    """Where what a node gets back at a height is: in the order of release."""
+    return bytes((Kind.UNBONDING,)) + release_height.to_bytes(8, "big") + node
 
 
 def onion_key(node: NodeId) -> bytes:

@@ -27,6 +27,7 @@ from protocol.ledger.entries import (
 )
 from protocol.ledger.pay import compute_bond_at_risk, settle
 from protocol.ledger.snapshot import forget_snapshots, get_candidates, is_snapshot_height, take_snapshot
+from protocol.ledger.unbonding import release_unbonded, start_unbonding
 from protocol.models import compute_model_id
 from protocol.transactions import (
     Bond,
@@ -37,6 +38,8 @@ from protocol.transactions import (
     Serve,
     Submit,
     Transfer,
+    Unbond,
+    Withdraw,
     compute_transaction_id,
 )
 from protocol.units import Hash, Height, JobId, Milliseconds, NodeId, View
@@ -92,6 +95,10 @@ def apply_account_transaction(draft: Draft, turn: Turn, body: AccountBody) -> No
             chain, job = draft.base.chain, compute_transaction_id(body)
             entry = create_job(job, body, turn.height, turn.time_ms, chain.snapshot_height, chain.candidates_root)
             draft.put(open_job_key(job), entry)
+        case Unbond():
+            start_unbonding(draft, body, turn.height, turn.time_ms)
+        case Withdraw():
+            draft.remove(serve_key(body.model, body.sender))
         case _:
             assert_never(body)
 
@@ -112,6 +119,7 @@ def close_turn(draft: Draft, turn: Turn) -> Ledger:
     constants, chain = draft.base.constants, draft.base.chain
     params = constants.params
     credit(draft, constants.validators.members[turn.proposer].node, draft.fees)  # M2
+    release_unbonded(draft, turn.height, turn.time_ms)  # S3
     _move_onions(draft, turn)
     snapshot_height, root = chain.snapshot_height, chain.candidates_root
     if is_snapshot_height(params, turn.height):  # L9

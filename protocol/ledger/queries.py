@@ -15,8 +15,10 @@ from protocol.ledger.entries import (
     CARD_CODEC,
     NAMED_CODEC,
     SNAPSHOT_CODEC,
+    UNBONDING_CODEC,
     Account,
     Kind,
+    Unbonding,
     account_key,
     card_key,
     closed_job_key,
@@ -101,6 +103,12 @@ def get_account(ledger: Ledger, node: NodeId) -> Account:
     """A node's account; one that nobody has paid into is empty."""
     encoded = ledger.entries.get(account_key(node))
     return NOTHING if encoded is None else ACCOUNT_CODEC.decode(encoded)
+
+
+def list_unbonding(ledger: Ledger, node: NodeId) -> tuple[tuple[Height, Unbonding], ...]:
+    """(the height each waits for, what a node gets back), the first to be released first."""
+    keys = (key for key in list_keys(ledger, bytes((Kind.UNBONDING,))) if key[9:] == node)
+    return tuple((int.from_bytes(key[1:9], "big"), UNBONDING_CODEC.decode(ledger.entries[key])) for key in keys)
 
 
 def get_record(ledger: Ledger, node: NodeId) -> Record:

@@ -83,6 +83,14 @@ def _check_params(params: Params) -> None:
         (params.max_window_ms > MAX_WINDOW_MS, f"max_window_ms {params.max_window_ms} is more than {MAX_WINDOW_MS}"),
         (params.suspension_ms > MAX_WINDOW_MS, f"suspension_ms {params.suspension_ms} is more than {MAX_WINDOW_MS}"),
         (
+            params.unbonding_ms > MAX_WINDOW_MS,
+            f"unbonding_ms {params.unbonding_ms} is more than {MAX_WINDOW_MS}",
+        ),
+        (
+            params.unbonding_ms < params.evidence_max_ms or params.unbonding_heights < params.evidence_max_heights,
+            f"unbonding ({params.unbonding_ms} ms, {params.unbonding_heights} heights) is shorter than the age of evidence ({params.evidence_max_ms} ms, {params.evidence_max_heights} heights): who broke a rule could leave before the proof comes",
+        ),
+        (
             params.min_window_ms > params.max_window_ms,
             f"min_window_ms {params.min_window_ms} is more than max_window_ms {params.max_window_ms}",
         ),

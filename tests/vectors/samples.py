@@ -82,6 +82,8 @@ from protocol.transactions import (
     Serve,
     Submit,
     Transfer,
+    Unbond,
+    Withdraw,
     compute_commitment,
     compute_transaction_id,
     sign_transaction,
@@ -126,6 +128,8 @@ BODIES = (
     Submit(MEMBER, 5, 1000, REQUEST),
     Commit(MEMBER, JOB, COMMITMENT),
     Reveal(MEMBER, JOB, PAYLOAD, SALT),
+    Unbond(MEMBER, 6, 1000, 2_000_000),
+    Withdraw(MEMBER, 7, 1000, MODEL),
 )
 SIGNED = tuple(sign_transaction(KEY, CHAIN, body) for body in BODIES)
 VALIDATORS = ValidatorSet((Validator(MEMBER, 30), Validator(fill("v"), 20), Validator(fill("w"), 2**53)))
@@ -302,6 +306,7 @@ def _list_state() -> Iterator[Sample]:
     yield _plain(exclusion.left)
     yield _plain(exclusion)
     yield Sample("Account", entries.ACCOUNT_CODEC, entries.Account(1_000_000, 5_000_000, 100_000, 5))
+    yield Sample("Unbonding", entries.UNBONDING_CODEC, entries.Unbonding(2_000_000, 1_800_000_600_000))
     chain = entries.Chain(200, 0, 300, 1_800_000_000_000, fill("b"), (0, 2, 1), 192, fill("C"), 10**12, 7_500)
     yield Sample("Chain", entries.CHAIN_CODEC, chain)
     yield Sample("Onion", entries.ONION_CODEC, entries.Onion(fill("o"), 12, 11))

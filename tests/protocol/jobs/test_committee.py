@@ -164,9 +164,7 @@ def test_a_stranger_repeats_the_draw_from_the_paths_of_those_it_touched(
     touched = {each for each in (*result.members, *result.skipped) if each is not None}
     paths = [prove_candidate(pool, each[0]) for each in touched]
     found = [get_interval(compute_location(path), path.candidate, MAJORITY) for path in paths]
-    replay = DrawReplay(
-        job(number), BEACON, compute_seat_cap(seats, 3), (found[0][0], [each for _, each in found])
-    )
+    replay = DrawReplay(job(number), BEACON, compute_seat_cap(seats, 3), (found[0][0], [each for _, each in found]))
     members: list[NodeId | None] = []
     while len(members) < seats:
         landed = replay.compute_next()
