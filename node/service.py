@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 
 import trio
 
@@ -138,9 +139,19 @@ class Service:
         return get_account(self.parts.chain.final.ledger, self.parts.node).balance
 
     def _estimate_target(self) -> Height:
-        """How far catching up probably goes: heights that peers claim are hints; what ends it is a certificate."""
-        claimed = (status.final_height for _, status in self.engine.statuses.values())
-        return max((self.parts.chain.final.header.height + 1, *claimed))
+        """How far catching up probably goes: what validators of more than a third of the weight claim, so that one honest one does.
+
+        Heights that peers claim are hints; what ends catching up is a certificate.
+        """
+        validators = self.parts.ordering.state.context.validators
+        claims = [
+            (known[1].final_height, member.weight)
+            for member in validators.members
+            if (known := self.engine.statuses.get(member.node)) is not None
+        ]
+        claimed = accumulate(sorted(claims, reverse=True), lambda sum_, claim: (claim[0], sum_[1] + claim[1]))
+        target = next((height for height, weight in claimed if 3 * weight > validators.total_weight), 0)
+        return max(self.parts.chain.final.header.height + 1, target)
 
     def _view_worker(self) -> WorkerView:
         models = tuple((compute_model_id(card), card.name) for card in self.engine.worker_models)

@@ -32,6 +32,7 @@ class Telemetry:
     is_readable: bool = False
     finality_ms: deque[int] = field(default_factory=lambda: deque(maxlen=KEPT_SAMPLES))
     generation_ms: deque[int] = field(default_factory=lambda: deque(maxlen=KEPT_SAMPLES))
+    lost_lines: int = 0
     disk_wait_us: int = 0  # altogether: what the engine waited for the disk
     cpu_samples: Counter[str] = field(default_factory=lambda: Counter[str]())
 
@@ -46,7 +47,10 @@ class Telemetry:
             line = f"{now[11:23]} {level.name:7} {event:24} {rest}".rstrip()
         else:
             line = msgspec.json.encode({"time": now, "level": level.name.lower(), "event": event, **shown}).decode()
-        print(line, file=self.stream, flush=True)
+        try:
+            print(line, file=self.stream, flush=True)
+        except OSError:  # nobody reads on, or the disk under the log is full: that is no reason to stop ordering blocks
+            self.lost_lines += 1
 
 
 def open_telemetry(level: str) -> Telemetry:

@@ -1,4 +1,4 @@
-"""A network in memory: one heap of deliveries in simulated time, with delays, cuts, losses and peers that lie."""
+"""A network in memory: one heap of deliveries in simulated time (the `autojump_clock`), with delays, cuts, losses and peers that lie."""
 
 from __future__ import annotations
 

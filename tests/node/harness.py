@@ -1,4 +1,7 @@
-"""Several whole nodes in one simulated time: real disks, ledgers and signatures; a network in memory and answers from a function."""
+"""Several whole nodes in one simulated time: real disks, ledgers and signatures; a network in memory and answers from a function.
+
+For tests with the `autojump_clock`: nothing here waits in real time.
+"""
 
 from __future__ import annotations
 
@@ -167,11 +170,8 @@ class LiveNode:
         try:
             with ExitStack() as stack:
                 await self._run_open(stack, task_status)
-        except BaseExceptionGroup as group:
-            leaf = first_leaf(group)
-            if not isinstance(leaf, StorageFailure):
-                raise
-            self.error = leaf
+        except* StorageFailure as group:
+            self.error = first_leaf(group)
         finally:
             self._node = None
             self._stopped.set()
