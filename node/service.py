@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import accumulate
 
 import trio
 
@@ -149,9 +148,13 @@ class Service:
             for member in validators.members
             if (known := self.engine.statuses.get(member.node)) is not None
         ]
-        claimed = accumulate(sorted(claims, reverse=True), lambda sum_, claim: (claim[0], sum_[1] + claim[1]))
-        target = next((height for height, weight in claimed if 3 * weight > validators.total_weight), 0)
-        return max(self.parts.chain.final.header.height + 1, target)
+        lowest = self.parts.chain.final.header.height + 1
+        weight = 0
+        for height, claimant_weight in sorted(claims, reverse=True):
+            weight += claimant_weight
+            if 3 * weight > validators.total_weight:
+                return max(lowest, height)
+        return lowest
 
     def _view_worker(self) -> WorkerView:
         models = tuple((compute_model_id(card), card.name) for card in self.engine.worker_models)

@@ -34,7 +34,7 @@ class Telemetry:
     generation_ms: deque[int] = field(default_factory=lambda: deque(maxlen=KEPT_SAMPLES))
     lost_lines: int = 0
     disk_wait_us: int = 0  # altogether: what the engine waited for the disk
-    cpu_samples: Counter[str] = field(default_factory=lambda: Counter[str]())
+    cpu_samples: Counter[str] = field(default_factory=Counter[str])
 
     def emit(self, level: Level, event: str, **fields: Field) -> None:
         """Write one line: time, level, event, fields; bytes appear as hex."""
