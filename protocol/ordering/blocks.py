@@ -156,8 +156,11 @@ def _find_path(draft: Draft, cert: QuorumCert) -> tuple[Hash, ...]:
 
 
 def _fetch_path(draft: Draft, block_hash: Hash, view: View, cert: QuorumCert) -> None:
-    """Asks for one body where the gap is small, for the whole range where this node is far behind."""
-    if view - draft.state.tip.view > draft.state.context.params.view_window_behind:
+    """Asks for one body where the gap is small, for the whole range where this node is far behind.
+
+    Behind is counted from what is final, not from the missing body: its own fetch may have failed while the others went on.
+    """
+    if cert.view - draft.state.tip.view > draft.state.context.params.view_window_behind:
         draft.state = replace(draft.state, syncing=cert)
         draft.effects.append(CatchUp(cert))
         return

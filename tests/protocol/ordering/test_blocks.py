@@ -73,6 +73,18 @@ def test_r7_a_node_far_behind_catches_up_by_range(view: int, catches_up: bool) -
     assert any(isinstance(effect, FetchBlock) for effect in effects) is not catches_up
 
 
+@pytest.mark.parametrize("last, catches_up", [(8, False), (9, True)])
+def test_r7_one_body_that_stays_missing_is_no_reason_to_stay_behind(last: int, catches_up: bool) -> None:
+    rig, parent = Rig(), tip_of(BLOCK_1)
+    for view in range(2, last + 1):
+        block = make_block(view, parent)
+        rig.propose(block)
+        parent = tip_of(block)
+    rig.cert(FINAL, 8, rig.state.views[8].proposal.block_hash)
+    effects = rig.cert(FINAL, last, parent.block_hash)
+    assert (CatchUp(make_cert(FINAL, last, parent.block_hash)) in effects) is catches_up
+
+
 def test_r7_after_catching_up_the_machine_goes_on_from_the_new_tip() -> None:
     rig = Rig()
     far = make_block(20, tip_of(make_block(19)))
