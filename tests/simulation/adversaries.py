@@ -1,4 +1,4 @@
-"""Byzantine validators: silent, twins (two honest copies of one key), and a mutating leader that signs everything."""
+"""Byzantine validators of their own making: silent, a mutating leader that signs everything, and one that forges certificates too."""
 
 from __future__ import annotations
 
@@ -111,6 +111,10 @@ class Evil(SimulatedNode):
                 for _ in range(self.proposals):
                     self.propose(view)
 
+    def find_null(self, view: int) -> QuorumCert | None:
+        """What it can show for having skipped a view."""
+        return self.certs.get((VoteKind.NULL, view))
+
     def propose(self, view: int) -> None:
         """A valid block on some notarized parent, justified as far as its certificates go."""
         random = self.world.random
@@ -126,7 +130,7 @@ class Evil(SimulatedNode):
         pace = self.context.params.pace_ms
         block = self.application.build(BuildBlock(view, height + 1, base_view, base_hash, time_ms + pace), self.clock())
         assert block is not None
-        skipped = (self.certs.get((VoteKind.NULL, between)) for between in range(base_view + 1, view))
+        skipped = (self.find_null(between) for between in range(base_view + 1, view))
         justification = Justification(
             self.certs.get((VoteKind.NOTAR, base_view)), tuple(cert for cert in skipped if cert is not None)
         )
@@ -136,3 +140,25 @@ class Evil(SimulatedNode):
         )
         self.tell(Proposal(block, justification, self.own, self.signer.sign(message)))
         self.sign_everything(view, block_hash)
+
+
+class Forger(Evil):
+    """Fills the gaps in its reasons with certificates that nobody else signed, and claims a quorum for whatever it votes for."""
+
+    def find_null(self, view: int) -> QuorumCert | None:
+        return super().find_null(view) or self.forge(VoteKind.NULL, view, ZERO_HASH)
+
+    def sign_everything(self, view: int, block_hash: Hash) -> None:
+        is_new = (view, block_hash) not in self.signed
+        super().sign_everything(view, block_hash)
+        if is_new:
+            for kind in (VoteKind.NOTAR, VoteKind.FINAL):
+                self.tell(self.forge(kind, view, block_hash))
+
+    def forge(self, kind: VoteKind, view: int, block_hash: Hash) -> QuorumCert:
+        """Its own signature, once or many times over."""
+        context = self.context
+        times = self.world.random.choice((1, len(context.validators.members)))
+        message = vote_signing_bytes(kind, context.chain, context.epoch, view, block_hash)
+        signatures = (self.signer.sign(message),) * times
+        return QuorumCert(kind, context.epoch, view, block_hash, (self.own,) * times, signatures)

@@ -74,7 +74,11 @@ class Watch:
     def see_evidence(self, evidence: Evidence) -> None:
         """Somebody can be proved to have broken a rule: never an honest node."""
         context = self.context
-        check_evidence(evidence, context.chain, context.validators, context.verify)
+        try:
+            check_evidence(evidence, context.chain, context.validators, context.verify)
+        except InvalidMessage as error:
+            self.break_rule("false-evidence", str(error))
+            return
         if evidence.signer not in self.byzantine:
             self.break_rule("framed", f"honest validator {evidence.signer} is accused of {evidence.kind.name}")
         self.evidence.add((evidence.signer, evidence.view, evidence.kind))

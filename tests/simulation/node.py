@@ -41,7 +41,7 @@ from protocol.ordering.events import (
     VoteReceived,
     WorkChanged,
 )
-from protocol.ordering.messages import Proposal, QuorumCert, Vote
+from protocol.ordering.messages import Proposal, QuorumCert, Vote, VoteKind
 from protocol.ordering.state import Context, SimplexState, make_state, make_tip
 from protocol.ordering.votes import check_quorum_cert
 from protocol.units import Hash, NodeId
@@ -240,6 +240,12 @@ class SimulatedNode:
         self.sync()
         if isinstance(message, (Vote, Proposal)) and self.watch is not None and message not in self.durable:
             self.watch.break_rule("wal-before-send", f"{type(message).__name__} was sent before it was durable")
+        if isinstance(message, Vote) and message.kind == VoteKind.NOTAR and self.watch is not None:
+            bodies = {hash_of_body(record, message.view) for record in self.durable}
+            if message.block_hash not in bodies:
+                self.watch.break_rule(
+                    "body-durable", f"a Notar of view {message.view} was sent before its block's body"
+                )
         for node in peers:
             for address in self.addresses.reach(node):
                 self.world.send(self.address, address, Letter(self.address, self.peer, message))
@@ -362,3 +368,11 @@ def view_of(record: Record) -> int:
             return record.block.header.view
         case Block():
             return record.header.view
+
+
+def hash_of_body(record: Record, view: int) -> Hash | None:
+    """Which block of a view a record of the log would bring back."""
+    block = record.block if isinstance(record, Proposal) else record
+    if not isinstance(block, Block) or block.header.view != view:
+        return None
+    return compute_header_hash(block.header)

@@ -14,10 +14,11 @@ from protocol.ordering.state import Context
 from protocol.params import DEVNET, Params
 from protocol.units import ZERO_HASH
 from protocol.validators import Validator, ValidatorSet
-from tests.simulation.adversaries import Evil, Silent, UnforgettingChain
+from tests.simulation.adversaries import Evil, Forger, Silent, UnforgettingChain
 from tests.simulation.application import Application, HashChain
 from tests.simulation.invariants import Violation, Watch
 from tests.simulation.keys import CheapSigner, make_public, verify_cheaply
+from tests.simulation.liars import LIARS
 from tests.simulation.node import Addresses, SimulatedNode
 from tests.simulation.parcels import Crash, Submit
 from tests.simulation.world import CALM, RAIN, STORM, Weather, World
@@ -30,6 +31,7 @@ CALM_LIMIT_MS: Final = 120_000
 
 SIZES: Final = ((4,) * 14, (1, 5, 7, 7, 10))
 WEIGHTS: Final = ((1, 1, 1, 1), (3, 2, 2, 3), (5, 4, 3, 4))
+ADVERSARIES: Final = ("none", "silent", "evil", "forger", "twins", *LIARS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ class Plan:
     seed: int
     weights: tuple[int, ...]
     byzantine: frozenset[int]
-    adversary: str  # none, silent, evil, twins
+    adversary: str  # one of ADVERSARIES
     weather: Weather
     storm_ms: int
     crashes: int
@@ -66,7 +68,7 @@ def make_plan(seed: int, adversary: str | None = None) -> Plan:
     random = Random(f"plan {seed}")
     size = random.choice(SIZES[0] + SIZES[1])
     weights = random.choice(WEIGHTS) if size == 4 else tuple(random.randint(1, 3) for _ in range(size))
-    kind = random.choice(("none", "silent", "evil", "evil", "twins")) if adversary is None else adversary
+    kind = random.choice((*ADVERSARIES, "evil", "evil", "twins")) if adversary is None else adversary
     byzantine = frozenset[int]() if kind == "none" else choose_byzantine(random, weights)
     return Plan(
         seed=seed,
@@ -141,8 +143,9 @@ def make_network(
             node = SimulatedNode(index, context, make(index), world, addresses, watch, skew)
             network.honest.append(node)
             world.actors[index] = node
-        elif plan.adversary == "evil":
-            evil = Evil(index, index, context, UnforgettingChain(CHAIN, GENESIS_MS), world, addresses)
+        elif plan.adversary in ("evil", "forger"):
+            make_evil = Evil if plan.adversary == "evil" else Forger
+            evil = make_evil(index, index, context, UnforgettingChain(CHAIN, GENESIS_MS), world, addresses)
             network.others.append(evil)
             world.actors[index] = evil
         elif plan.adversary == "twins":
@@ -152,6 +155,11 @@ def make_network(
                 world.actors[address] = twin
             addresses.by_node[node_id] = [index, free]
             free += 1
+        elif plan.adversary in LIARS:
+            make_liar, chain = LIARS[plan.adversary], HashChain(CHAIN, GENESIS_MS)
+            liar = make_liar(index, context, chain, world, addresses, None)
+            network.others.append(liar)
+            world.actors[index] = liar
         else:
             world.actors[index] = Silent()
     return network
