@@ -5,7 +5,7 @@ is tied to one by headers, so one quorum's signatures cover all of it. What is w
 turns, validators first, so that one that is silent or slow costs its share and no more.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import chain
 from typing import Final
 
@@ -14,15 +14,13 @@ from node.errands import Errands
 from node.events import FetchFailed, RangeFetched
 from node.network import Network
 from node.ordering import Ordering
+from node.proofs import check_range
 from node.telemetry import Level, Telemetry
 from node.wire import BlockRange
-from protocol.block import Block, Header, compute_header_hash, compute_transactions_root
-from protocol.errors import InvalidBlock, InvalidMessage, Rejection
+from protocol.errors import InvalidBlock, InvalidMessage
 from protocol.ordering import events
-from protocol.ordering.messages import QuorumCert, VoteKind
-from protocol.ordering.state import Context
-from protocol.ordering.votes import check_quorum_cert
-from protocol.units import Hash, NodeId
+from protocol.ordering.messages import QuorumCert
+from protocol.units import NodeId
 
 
 class CatchUp:
@@ -138,52 +136,3 @@ class CatchUp:
         self._failed.clear()
         self._tried.clear()
         self._ordering.feed(events.Synced(self._ordering.now_ms(), own, final.header))
-
-
-def check_range(
-    answer: BlockRange, context: Context, final: Header, final_hash: Hash
-) -> tuple[Sequence[tuple[Block, Hash]], QuorumCert]:
-    """The blocks of a range with their hashes, linked to the finalized tip, and the certificate that makes them final.
-
-    It is the last block's, or that of the last of the headers that follow it: who makes a block final makes all below it final.
-
-    Raises: InvalidMessage(OUT_OF_RANGE | BAD_HEIGHT | BAD_PARENT | BAD_BODY | NO_QUORUM | BAD_SIGNATURE | …).
-    """
-    cert = answer.final_cert
-    if not answer.blocks or cert is None:
-        raise InvalidMessage(
-            Rejection.OUT_OF_RANGE,
-            f"blocks from height {final.height + 1}: expected some with a FinalCert, got one alone",
-        )
-    headers = (*(block.header for block in answer.blocks), *answer.links)
-    hashes = link_headers(headers, final, final_hash)
-    if cert.kind is not VoteKind.FINAL or cert.block_hash != hashes[-1]:
-        raise InvalidMessage(
-            Rejection.NO_QUORUM, f"block range: expected a FinalCert of {hashes[-1].hex()[:12]} at its end"
-        )
-    for block in answer.blocks:
-        if compute_transactions_root(block.body) != block.header.tx_root:
-            raise InvalidMessage(
-                Rejection.BAD_BODY, f"block range: height {block.header.height} has another body than its header says"
-            )
-    check_quorum_cert(cert, context.chain, context.epoch, context.validators, context.verify)
-    return list(zip(answer.blocks, hashes, strict=False)), cert
-
-
-def link_headers(headers: Sequence[Header], final: Header, final_hash: Hash) -> list[Hash]:
-    """The hashes of headers that follow the finalized tip, each the next one's parent.
-
-    Raises: InvalidMessage(BAD_HEIGHT | BAD_PARENT).
-    """
-    hashes: list[Hash] = []
-    parent_hash = final_hash
-    for height, header in enumerate(headers, final.height + 1):
-        if header.height != height:
-            raise InvalidMessage(Rejection.BAD_HEIGHT, f"block range: expected height {height}, got {header.height}")
-        if header.parent_hash != parent_hash:
-            raise InvalidMessage(
-                Rejection.BAD_PARENT, f"block range: height {height} does not extend {parent_hash.hex()[:12]}"
-            )
-        parent_hash = compute_header_hash(header)
-        hashes.append(parent_hash)
-    return hashes

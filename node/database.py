@@ -15,7 +15,7 @@ from node.disk import DamagedStorage, StorageFailure, WrongChain
 from node.faults import Trouble
 from protocol.units import ChainId
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 # Not the whole folder: a validator without its votes.wal can't know what it signed.
 REFETCH: Final = "move chain.db* away, keep votes.wal, and start again: the node then fetches the chain from its peers"
 
@@ -36,6 +36,12 @@ CREATE TABLE answers(
 CREATE INDEX oldest_answers ON answers(height);
 CREATE TABLE outputs(hash BLOB PRIMARY KEY, height INTEGER NOT NULL, encoded BLOB NOT NULL);
 CREATE INDEX oldest_outputs ON outputs(height);
+"""
+_SNAPSHOTS: Final = """
+CREATE TABLE snapshots(height INTEGER PRIMARY KEY);
+CREATE TABLE chunks(
+    height INTEGER NOT NULL, first INTEGER NOT NULL, stop INTEGER NOT NULL, chunk BLOB NOT NULL,
+    PRIMARY KEY (height, first));
 """
 
 
@@ -121,10 +127,12 @@ def _configure(connection: sqlite3.Connection, max_pages: int) -> None:
 def _prepare_schema(path: Path, connection: sqlite3.Connection, chain: ChainId) -> None:
     with transaction(connection):
         if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
-            for statement in _SCHEMA.split(";"):
-                connection.execute(statement)
+            _run_script(connection, _SCHEMA + _SNAPSHOTS)
             write_meta(connection, "schema_version", str(SCHEMA_VERSION).encode())
             write_meta(connection, "chain_id", chain)
+        elif read_number(connection, "schema_version") == 1:  # before there were snapshots
+            _run_script(connection, _SNAPSHOTS)
+            write_meta(connection, "schema_version", str(SCHEMA_VERSION).encode())
         version = read_number(connection, "schema_version")
         if version != SCHEMA_VERSION:
             raise StorageFailure(
@@ -135,3 +143,8 @@ def _prepare_schema(path: Path, connection: sqlite3.Connection, chain: ChainId) 
         if found != chain:
             raise WrongChain(path, chain, found)
         write_meta(connection, "sqlite_version", sqlite3.sqlite_version.encode())
+
+
+def _run_script(connection: sqlite3.Connection, script: str) -> None:
+    for statement in script.split(";"):
+        connection.execute(statement)

@@ -22,7 +22,10 @@ from node.wire import (
     FetchBody,
     FetchCert,
     FetchOutput,
+    FetchSnapshot,
+    FetchSnapshotChunk,
     OutputChunk,
+    SnapshotChunk,
 )
 from protocol.block import MAX_BLOCK_BYTES, Block
 from protocol.codec import Message, encode
@@ -51,6 +54,18 @@ class _StoredRange(Message, frozen=True):
     blocks: tuple[Raw, ...]
     links: tuple[Raw, ...]
     final_cert: Raw | None
+    base_height: int
+
+
+class _StoredManifest(Message, frozen=True):
+    """A Manifest, likewise."""
+
+    block: Raw | None
+    links: tuple[Raw, ...]
+    final_cert: Raw | None
+
+
+_NO_CHUNK: Final = encode(SnapshotChunk((), None))
 
 
 @dataclass(slots=True)
@@ -81,10 +96,15 @@ class FetchServer:
                 return encode(Certs(recent.get_certs(view)))
             case FetchOutput(output_hash=output_hash, offset=offset):
                 return encode(self._read_chunk(output_hash, offset))
+            case FetchSnapshot():
+                return encode(self._read_manifest())
+            case FetchSnapshotChunk(height=height, first=first):
+                return self.storage.snapshots.get_chunk(min(height, MAX_HEIGHT), first) or _NO_CHUNK
 
     def _read_range(self, start: int) -> _StoredRange:
         """Blocks from `start` up to one with a FinalCert, or tied to one by the headers between, as many as fit in one answer."""
-        nothing = _StoredRange((), (), None)
+        base = self.storage.base_height
+        nothing = _StoredRange((), (), None, base)
         if start < 1 or start > MAX_HEIGHT:
             return nothing
         stored = self.storage.get_range(start, start + MAX_RANGE_BLOCKS - 1, MAX_BLOCK_BYTES)
@@ -92,13 +112,24 @@ class FetchServer:
         chosen = stored[: certified[-1] + 1] if certified else stored
         if not chosen:
             return nothing
-        last = chosen[-1] if certified else self.storage.get_certified_block(chosen[-1].height)
-        if last is None or last.certificate is None or last.height - chosen[-1].height > MAX_RANGE_LINKS:
-            return nothing
-        links = () if certified else self.storage.get_headers(chosen[-1].height + 1, last.height)
-        return _StoredRange(
-            tuple(Raw(block.encoded) for block in chosen), tuple(Raw(link) for link in links), Raw(last.certificate)
-        )
+        tie = self._tie_to_cert(chosen[-1].height)
+        return nothing if tie is None else _StoredRange(tuple(Raw(block.encoded) for block in chosen), *tie, base)
+
+    def _read_manifest(self) -> _StoredManifest:
+        """The newest snapshot whose block a FinalCert proves already."""
+        for height in self.storage.snapshots.list_heights():
+            block, tie = self.storage.get_block(height), self._tie_to_cert(height)
+            if block is not None and tie is not None:
+                return _StoredManifest(Raw(block.encoded), *tie)
+        return _StoredManifest(None, (), None)
+
+    def _tie_to_cert(self, height: int) -> tuple[tuple[Raw, ...], Raw] | None:
+        """The headers behind a block up to the first with a FinalCert, none where that is its own, and the FinalCert."""
+        last = self.storage.get_certified_block(height)
+        if last is None or last.certificate is None or last.height - height > MAX_RANGE_LINKS:
+            return None
+        links = self.storage.get_headers(height + 1, last.height)
+        return tuple(Raw(link) for link in links), Raw(last.certificate)
 
     def _find_block(self, recent: RecentBlocks, block_hash: Hash) -> Block | None:
         block = recent.get_block(block_hash)

@@ -10,11 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from node.database import REFETCH, database_fault, open_database, read_meta, read_number, transaction, write_meta
+from node.block_scan import SELECT_BLOCK, check_newest_blocks, read_base_height
+from node.database import database_fault, open_database, read_meta, read_number, transaction, write_meta
 from node.disk import DamagedStorage, StorageFailure
+from node.snapshot_store import SnapshotStore, complete_snapshot, forget_joining
 from node.stored import (
     BlockCommit,
     FinalPoint,
+    InstalledSnapshot,
     JobPlace,
     StoredAnswer,
     StoredBlock,
@@ -22,8 +25,6 @@ from node.stored import (
     TransactionPlace,
     encode_stored_block,
 )
-from protocol.block import compute_header_hash, compute_transactions_root
-from protocol.errors import InvalidMessage
 from protocol.units import ChainId, Hash, Height, JobId
 
 __all__ = [
@@ -41,20 +42,20 @@ __all__ = [
 
 # A checkpoint of this much takes tens of milliseconds, and comes once in hundreds of blocks.
 CHECKPOINT_BYTES: Final = 4 * 1024 * 1024
-SCANNED_BLOCKS: Final = 512  # two snapshot periods: what a restarted node builds on
-_SELECT_BLOCK: Final = "SELECT height, hash, epoch, view, header, body, certificate FROM blocks "
 
 
 class Storage:
     """The open database. Belongs to the thread that opened it; every method may raise StorageFailure, after which the node stops."""
 
-    __slots__ = ("_connection", "_failed", "_path", "sqlite_version")
+    __slots__ = ("_connection", "_failed", "_path", "base_height", "snapshots", "sqlite_version")
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self._path = path
         self._connection = connection
         self._failed = False
         self.sqlite_version: Final = sqlite3.sqlite_version
+        self.snapshots: Final = SnapshotStore(self._access, self._transaction)
+        self.base_height = read_base_height(connection)  # the lowest block that is here, or will be
 
     # Chain
 
@@ -101,13 +102,31 @@ class Storage:
             connection.executemany("INSERT INTO certificates VALUES (?, ?) ON CONFLICT DO NOTHING", certificates)
         self._checkpoint_when_large()
 
+    def install_snapshot(self, snapshot: InstalledSnapshot) -> None:
+        """Begin the chain anew with this block and the state after it, whose chunks are here; what was below it goes."""
+        block = snapshot.block
+        with self._transaction() as connection:
+            for table in ("blocks", "transactions", "state", "jobs"):
+                connection.execute(f"DELETE FROM {table}")  # noqa: S608 - names of our own
+            _insert_block_row(connection, block, snapshot.transactions)
+            connection.executemany("INSERT INTO state VALUES (?, ?)", snapshot.state.items())
+            connection.executemany(
+                "INSERT INTO jobs VALUES (?, ?, ?)", [(job.job, job.submitted, job.settled) for job in snapshot.jobs]
+            )
+            write_meta(connection, "base_height", str(block.height).encode())
+            _write_final(connection, block.height, block.hash, snapshot.wal_position)
+            complete_snapshot(connection, block.height)
+            forget_joining(connection)
+        self.base_height = block.height
+        self._checkpoint_when_large()
+
     def get_block(self, height: Height) -> StoredBlock | None:
         """The final block at a height, if it is here."""
-        return self._get_block(_SELECT_BLOCK + "WHERE height = ?", height)
+        return self._get_block(SELECT_BLOCK + "WHERE height = ?", height)
 
     def get_block_by_hash(self, hash_: Hash) -> StoredBlock | None:
         """The final block with a hash, if it is here."""
-        return self._get_block(_SELECT_BLOCK + "WHERE hash = ?", hash_)
+        return self._get_block(SELECT_BLOCK + "WHERE hash = ?", hash_)
 
     def get_range(self, first: Height, last: Height, max_bytes: int) -> tuple[StoredBlock, ...]:
         """The final blocks from first to last, as many as fit, and at least one where there is one. Units: max_bytes of header and body."""
@@ -115,7 +134,7 @@ class Storage:
         taken = 0
         with self._access() as connection:
             rows = connection.execute(
-                _SELECT_BLOCK + "WHERE height BETWEEN ? AND ? ORDER BY height",
+                SELECT_BLOCK + "WHERE height BETWEEN ? AND ? ORDER BY height",
                 (first, last),
             )
             for row in rows:
@@ -138,14 +157,14 @@ class Storage:
     def get_certified_block(self, at_or_above: Height) -> StoredBlock | None:
         """The lowest block at or above a height that has its own FinalCert: it makes all below it final too."""
         return self._get_block(
-            _SELECT_BLOCK + "WHERE certificate IS NOT NULL AND height >= ? ORDER BY height LIMIT 1",
+            SELECT_BLOCK + "WHERE certificate IS NOT NULL AND height >= ? ORDER BY height LIMIT 1",
             at_or_above,
         )
 
     def get_last_certified_block(self) -> StoredBlock | None:
         """The highest block that has its own FinalCert."""
         return self._get_block(
-            _SELECT_BLOCK + "WHERE certificate IS NOT NULL AND height <= ? ORDER BY height DESC LIMIT 1",
+            SELECT_BLOCK + "WHERE certificate IS NOT NULL AND height <= ? ORDER BY height DESC LIMIT 1",
             2**63 - 1,
         )
 
@@ -307,7 +326,7 @@ def open_storage(path: Path, chain: ChainId, max_pages: int = 0) -> Storage:
     """
     connection = open_database(path, chain, max_pages)
     try:
-        _check_newest_blocks(path, connection, chain)
+        check_newest_blocks(path, connection, chain)
     except sqlite3.DatabaseError as error:
         connection.close()
         raise database_fault(path, error) from error
@@ -317,55 +336,12 @@ def open_storage(path: Path, chain: ChainId, max_pages: int = 0) -> Storage:
     return Storage(path, connection)
 
 
-def _check_newest_blocks(path: Path, connection: sqlite3.Connection, chain: ChainId) -> None:
-    final = read_number(connection, "final_height")
-    rows = connection.execute(
-        _SELECT_BLOCK + "WHERE height > ? ORDER BY height DESC",
-        (final - SCANNED_BLOCKS,),
-    )
-    expected_hash = read_meta(connection, "final_hash")
-    expected_height = final
-    for row in rows:
-        block = StoredBlock(*row)
-        fault = _find_block_fault(block, chain, expected_height, expected_hash)
-        if fault is not None:
-            raise DamagedStorage(f"{path}: block {block.height} is damaged ({fault})", cure=REFETCH)
-        expected_hash = block.decode().header.parent_hash
-        expected_height -= 1
-    if expected_height != max(0, final - SCANNED_BLOCKS):
-        raise DamagedStorage(f"{path}: block {expected_height} is missing", cure=REFETCH)
-
-
-def _find_block_fault(block: StoredBlock, chain: ChainId, height: Height, hash_: Hash | None) -> str | None:
-    if block.height != height:
-        return f"expected block {height} here"
-    if block.hash != hash_:
-        return "it is not the one its child names"
-    try:
-        decoded = block.decode()
-    except InvalidMessage as error:
-        return str(error)
-    header = decoded.header
-    if (header.height, header.chain_id) != (height, chain) or compute_header_hash(header) != block.hash:
-        return "its header has another hash"
-    if compute_transactions_root(decoded.body) != header.tx_root:
-        return "its body is not the one that its header names"
-    return None
-
-
 def _insert_block(connection: sqlite3.Connection, commit: BlockCommit) -> None:
     block = commit.block
     final = read_number(connection, "final_height")
     assert block.height == final + 1, (block.height, final)
     assert read_meta(connection, "final_hash") is not None, "store_genesis comes first"
-    connection.execute(
-        "INSERT INTO blocks VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (block.height, block.hash, block.epoch, block.view, block.header, block.body, block.certificate),
-    )
-    connection.executemany(
-        "INSERT INTO transactions VALUES (?, ?, ?)",
-        [(transaction, block.height, position) for position, transaction in enumerate(commit.transactions)],
-    )
+    _insert_block_row(connection, block, commit.transactions)
     for key, value in commit.changed.items():
         if value is None:
             connection.execute("DELETE FROM state WHERE key = ?", (key,))
@@ -376,6 +352,17 @@ def _insert_block(connection: sqlite3.Connection, commit: BlockCommit) -> None:
     connection.executemany("INSERT INTO jobs VALUES (?, ?, NULL)", [(job, block.height) for job in commit.submitted])
     connection.executemany("UPDATE jobs SET settled = ? WHERE job = ?", [(block.height, job) for job in commit.settled])
     _write_final(connection, block.height, block.hash, commit.wal_position)
+
+
+def _insert_block_row(connection: sqlite3.Connection, block: StoredBlock, transactions: Sequence[Hash]) -> None:
+    connection.execute(
+        "INSERT INTO blocks VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (block.height, block.hash, block.epoch, block.view, block.header, block.body, block.certificate),
+    )
+    connection.executemany(
+        "INSERT INTO transactions VALUES (?, ?, ?)",
+        [(transaction, block.height, position) for position, transaction in enumerate(transactions)],
+    )
 
 
 def _insert_output(connection: sqlite3.Connection, output_hash: Hash, encoded: bytes, height: Height) -> None:

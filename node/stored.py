@@ -71,6 +71,17 @@ class JobPlace:
 
 
 @dataclass(frozen=True, slots=True)
+class InstalledSnapshot:
+    """What a chain begins with that is joined from a snapshot: a final block, and the state after it."""
+
+    block: StoredBlock
+    transactions: tuple[Hash, ...]  # ids, in the body's order
+    state: Mapping[bytes, bytes]
+    jobs: tuple[JobPlace, ...]  # those that the state still knows
+    wal_position: int
+
+
+@dataclass(frozen=True, slots=True)
 class StoredRequest:
     """What a request id stands for: the job, and the encoded signed transaction, to be sent again after a crash."""
 

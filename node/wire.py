@@ -12,6 +12,7 @@ from msgspec import Meta
 from protocol.block import MAX_BLOCK_BYTES, MAX_TRANSACTION_BYTES, Block, Header
 from protocol.codec import Codec, Message, encode
 from protocol.errors import InvalidMessage, Rejection
+from protocol.merkle_range import RangeProof
 from protocol.ordering.messages import PROPOSAL_CODEC, QUORUM_CERT_CODEC, VOTE_CODEC, Proposal, QuorumCert, Vote
 from protocol.units import Hash, Height, NodeId, View
 
@@ -22,6 +23,9 @@ MAX_RANGE_LINKS: Final = 1_024  # headers; so many blocks in a row of which none
 MAX_HEADER_BYTES: Final = 384
 MAX_FETCH_RESPONSE_BYTES: Final = MAX_BLOCK_BYTES + 32 * 1024 + MAX_RANGE_LINKS * MAX_HEADER_BYTES
 OUTPUT_CHUNK_BYTES: Final = 256 * 1024
+SNAPSHOT_CHUNK_BYTES: Final = 256 * 1024  # of keys and values: the entry that reaches it is a chunk's last one
+MAX_STATE_VALUE_BYTES: Final = 512 * 1024
+MAX_CHUNK_ENTRIES: Final = 64 * 1024
 
 TOPIC_TRANSACTIONS: Final = "transactions"
 TOPIC_CERTIFICATES: Final = "final-certificates"
@@ -126,18 +130,49 @@ class FetchOutput(Message, frozen=True, tag=4):
     offset: Annotated[int, Meta(ge=0, le=2**31)]
 
 
-FetchRequest: TypeAlias = FetchBlocks | FetchBody | FetchCert | FetchOutput
+class FetchSnapshot(Message, frozen=True, tag=5):
+    """What proves the newest snapshot that the peer serves."""
+
+
+class FetchSnapshotChunk(Message, frozen=True, tag=6):
+    """The chunk of a snapshot that begins with the entry of this index."""
+
+    height: Height
+    first: Annotated[int, Meta(ge=0, le=2**40)]
+
+
+FetchRequest: TypeAlias = FetchBlocks | FetchBody | FetchCert | FetchOutput | FetchSnapshot | FetchSnapshotChunk
 
 
 class BlockRange(Message, frozen=True):
     """Consecutive finalized blocks, the headers behind them up to a block with a FinalCert (none where the last block has one), and it.
 
-    No blocks and no certificate where there are none.
+    No blocks and no certificate where there are none; `base_height`, the lowest block that this node has, then says whether it ever will.
     """
 
     blocks: Annotated[tuple[Block, ...], Meta(max_length=MAX_RANGE_BLOCKS)]
     links: Annotated[tuple[Header, ...], Meta(max_length=MAX_RANGE_LINKS)]
     final_cert: QuorumCert | None
+    base_height: Height = 1
+
+
+class Manifest(Message, frozen=True):
+    """The block whose state a snapshot is, headers from it to one with a FinalCert, and that. All none where there is no snapshot."""
+
+    block: Block | None
+    links: Annotated[tuple[Header, ...], Meta(max_length=MAX_RANGE_LINKS)]
+    final_cert: QuorumCert | None
+
+
+Key: TypeAlias = Annotated[bytes, Meta(min_length=1, max_length=256)]
+Value: TypeAlias = Annotated[bytes, Meta(max_length=MAX_STATE_VALUE_BYTES)]
+
+
+class SnapshotChunk(Message, frozen=True):
+    """Consecutive entries of a state and the proof that they are. No proof where this node has no such chunk."""
+
+    entries: Annotated[tuple[tuple[Key, Value], ...], Meta(max_length=MAX_CHUNK_ENTRIES)]
+    proof: RangeProof | None
 
 
 class Body(Message, frozen=True):
@@ -164,3 +199,5 @@ BLOCK_RANGE_CODEC: Final = Codec[BlockRange](BlockRange, MAX_FETCH_RESPONSE_BYTE
 BODY_CODEC: Final = Codec[Body](Body, MAX_FETCH_RESPONSE_BYTES)
 CERTS_CODEC: Final = Codec[Certs](Certs, MAX_FETCH_RESPONSE_BYTES)
 OUTPUT_CHUNK_CODEC: Final = Codec[OutputChunk](OutputChunk, OUTPUT_CHUNK_BYTES + 64)
+MANIFEST_CODEC: Final = Codec[Manifest](Manifest, MAX_FETCH_RESPONSE_BYTES)
+SNAPSHOT_CHUNK_CODEC: Final = Codec[SnapshotChunk](SnapshotChunk, MAX_FETCH_RESPONSE_BYTES)

@@ -310,9 +310,9 @@ def test_a_damaged_block_is_found_at_opening(path: Path, storage: Storage, chang
 def test_a_newer_schema_is_refused(path: Path, storage: Storage) -> None:
     storage.close()
     with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE meta SET value = '2' WHERE key = 'schema_version'")
+        connection.execute("UPDATE meta SET value = '3' WHERE key = 'schema_version'")
     connection.close()
-    with pytest.raises(StorageFailure, match="expected schema 1, got 2"):
+    with pytest.raises(StorageFailure, match="expected schema 2, got 3"):
         open_storage(path, CHAIN)
 
 
