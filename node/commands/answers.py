@@ -144,7 +144,18 @@ def deliver(client: NodeClient, state: JobState, out: Path | None, *, as_json: b
         print_json(answer)
     else:
         print_answer(state, answer, len(certificate))
-    return Exit.OK if accepted else Exit.NO_ANSWER
+    if not accepted:
+        return Exit.NO_ANSWER
+    return Exit.OK if answer.text is not None else _tell_text_missing(state.job)
+
+
+def _tell_text_missing(job: str) -> int:
+    """A success whose answer is empty would be taken for one: the job is settled, but its text is still to be had."""
+    print_note(
+        "quorate: accepted, but no member that this node reaches serves the answer, so the certificate proves its hash alone — "
+        f"add the members as peers (`quorate init --peer ADDR`), then `quorate jobs wait {job}`"
+    )
+    return Exit.TEMPORARY
 
 
 def _fetch_texts(client: NodeClient, state: JobState, certificate: bytes) -> dict[str, str]:
