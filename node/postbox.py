@@ -4,6 +4,7 @@ A batch goes out when 20 ms have passed or 32 KiB are full: one transaction a me
 second. What this node itself offers also goes straight to the next leaders, so that a block need not wait for gossip.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final, TypeVar
 
@@ -33,6 +34,7 @@ from protocol.validators import compute_leader
 R = TypeVar("R")
 
 BATCH_DELAY_MS: Final = 20
+MAX_REFUSED: Final = 500  # of one peer between two repetitions: 25 ms of looking at what is worth nothing
 VALID_HEIGHTS: Final = 1_024  # how long a job submitted through this node may wait for a block
 NEVER_VALID: Final = frozenset(
     {Rejection.BAD_NONCE, Rejection.EXPIRED}
@@ -57,6 +59,7 @@ class Postbox:
         self._height = final.chain.height
         self._batch: list[bytes] = []
         self._batch_bytes = 0
+        self._refused: Counter[NodeId] = Counter()
         self._ordering: Final = ordering
         self.mempool: Final = mempool
 
@@ -75,9 +78,12 @@ class Postbox:
     def take_batch(self, peer: NodeId, transactions: Sequence[bytes]) -> None:
         """Admit what is new and admissible; what the ledger refuses is dropped, since a peer may be a block behind.
 
-        What is no transaction, or not its author's, no honest node hands on: the rest of such a batch is not worth a look.
+        What is no transaction, or not its author's, no honest node hands on: the rest of such a batch is not worth a look. Nor is anything
+        more from a peer of which too much was refused lately; what mattered in it comes again.
         """
         for encoded in transactions:
+            if self._refused[peer] >= MAX_REFUSED:
+                return
             try:
                 self._admit(encoded, is_own=False)
             except InvalidMessage as error:
@@ -87,6 +93,7 @@ class Postbox:
                 if refusal.reason is Rejection.BAD_SIGNATURE:
                     self._offences.charge(peer, refusal.reason.value, str(refusal))
                     return
+                self._refused[peer] += 1
                 self._telemetry.emit(Level.DEBUG, "transaction_refused", peer=peer, reason=refusal.reason.value)
 
     def offer_own(self, body: Transaction) -> None:
@@ -118,8 +125,10 @@ class Postbox:
         return self.mempool.has_includable(parent.hash, parent.ledger)
 
     def publish_batch(self) -> None:
-        """Gossip what has gathered."""
+        """Gossip what has gathered; the first of it went to the leaders when it came."""
         if self._batch:
+            if len(self._batch) > 1:
+                self._send_to_leaders(tuple(self._batch[1:]))
             self._network.publish(TOPIC_TRANSACTIONS, encode(TransactionBatch(tuple(self._batch))))
             self._batch, self._batch_bytes = [], 0
 
@@ -128,7 +137,8 @@ class Postbox:
         self._network.publish(TOPIC_CERTIFICATES, encode(cert))
 
     def repeat_own(self) -> None:
-        """Send again what was offered to this node and has waited for long."""
+        """Send again what was offered to this node and has waited for long; every peer's refusals count anew."""
+        self._refused.clear()
         for pending in self.mempool.take_repeats(self._now_ms()):
             self._spread(pending)
 
@@ -189,25 +199,23 @@ class Postbox:
             self._spread(pending)
 
     def _spread(self, pending: Pending) -> None:
-        self._send_to_leaders(pending.encoded)
-        self._gather(pending.encoded)
+        """To the next leaders at once, and to all with the batch; under load what follows within a batch takes one message together."""
+        if self._batch_bytes + len(pending.encoded) > MAX_BATCH_BYTES:
+            self.publish_batch()
+        if not self._batch:
+            self._send_to_leaders((pending.encoded,))
+            self._timers.set(Chore.GOSSIP, self._now_ms() + BATCH_DELAY_MS)
+        self._batch.append(pending.encoded)
+        self._batch_bytes += len(pending.encoded)
 
-    def _send_to_leaders(self, encoded: bytes) -> None:
+    def _send_to_leaders(self, transactions: tuple[bytes, ...]) -> None:
         context, view = self._ordering.state.context, self._ordering.state.view
         leaders = {
             compute_leader(context.validators, context.chain, context.epoch, context.seed, upcoming)
             for upcoming in (view, view + 1)
         } - {context.own}
         peers = tuple(context.validators.members[index].node for index in sorted(leaders))
-        self._ordering.send(peers, TransactionBatch((encoded,)))
-
-    def _gather(self, encoded: bytes) -> None:
-        if self._batch_bytes + len(encoded) > MAX_BATCH_BYTES:
-            self.publish_batch()
-        if not self._batch:
-            self._timers.set(Chore.GOSSIP, self._now_ms() + BATCH_DELAY_MS)
-        self._batch.append(encoded)
-        self._batch_bytes += len(encoded)
+        self._ordering.send(peers, TransactionBatch(transactions))
 
     def _now_ms(self) -> int:
         return self._ordering.now_ms()

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from node.api import OutputUnavailable
 from node.network import DirectMessage, GossipMessage
 from node.offences import BURST
+from node.postbox import MAX_REFUSED
 from node.wire import (
     FETCH_REQUEST_CODEC,
     OUTPUT_CHUNK_BYTES,
@@ -26,6 +27,7 @@ from node.wire import (
 )
 from protocol.certificate_format import decode_certificate
 from protocol.codec import encode
+from protocol.ledger.queries import get_account
 from protocol.models import Output, StopReason, compute_output_hash
 from protocol.ordering.messages import QuorumCert, Vote, VoteKind
 from protocol.transactions import Commit, Transfer, sign_transaction
@@ -142,6 +144,22 @@ async def test_huge_batches_of_what_the_ledger_refuses_leave_nothing_behind(
         await victim.node.engine.wait_finalized()
         mempool = victim.parts.postbox.mempool
         assert (len(mempool), len(mempool._early), victim.count_charges()) == (0, 0, {})
+
+
+async def test_a_flood_of_refused_transactions_is_read_only_up_to_a_limit(homes: Path, autojump_clock: object) -> None:
+    async with open_world(homes) as world:
+        await world.wait_height(1)
+        victim, poor, asker = world.nodes[0], make_key("poor"), make_key("asker")
+        chain = victim.ledger.constants.chain_id
+        refused = encode(sign_transaction(poor, chain, Transfer(poor.public, 1, 99, victim.id, 5)))
+        for _ in range(20):
+            victim.push(DirectMessage(poor.public, encode_frame(TransactionBatch((refused,) * 100))))
+        good = encode(sign_transaction(asker, chain, Transfer(asker.public, 1, 99, victim.id, 5)))
+        victim.push(DirectMessage(world.nodes[1].id, encode_frame(TransactionBatch((good,)))))
+        await victim.node.engine.wait_finalized()
+        assert len(victim.list_events("transaction_refused")) <= 2 * MAX_REFUSED
+        is_included = get_account(victim.ledger, asker.public).nonce == 1
+        assert is_included or len(victim.parts.postbox.mempool) == 1, "others are heard"
 
 
 async def test_a_transaction_with_a_wrong_signature_is_charged_to_whoever_hands_it_on(
