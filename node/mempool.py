@@ -103,6 +103,8 @@ class Mempool:
         Raises: InvalidMessage where the bytes are no transaction; InvalidTransaction where the ledger refuses it (UNAFFORDABLE,
         EXPIRED, …), its signature is wrong, another waits in its place (DUPLICATE), or the pool has no room for it (TOO_MANY).
         """
+        if encoded in self._verified:
+            return None  # most come twice, from their author and by gossip: the cheapest look comes first
         signed = TRANSACTION_CODEC.decode(encoded)
         transaction = compute_transaction_id(signed.body)
         if transaction in self._pending:

@@ -80,6 +80,7 @@ class Stretch(msgspec.Struct, frozen=True):
     offered_per_s: float
     tx_per_s: float
     blocks: int
+    views: int  # more than blocks where leaders were too slow
     finality_ms: Percentiles
     rss_start_mb: float
     rss_end_mb: float
@@ -293,6 +294,7 @@ def _sum_up(
         offered_per_s=round(sum(tally.accepted for tally in tallies) / seconds, 1),
         tx_per_s=round(final / seconds, 1),
         blocks=end.height - start.height,
+        views=end.view - start.view,
         finality_ms=Percentiles(get_percentile(finality, 50), get_percentile(finality, 99)),
         rss_start_mb=round(max(start.rss) / MEGABYTE, 1),
         rss_end_mb=round(max(end.rss) / MEGABYTE, 1),
@@ -363,7 +365,7 @@ def _describe(stretch: Stretch) -> list[tuple[str, str]]:
         (
             spent.stretch,
             (
-                f"{stretch.seconds:.0f} s, {stretch.blocks} blocks, {stretch.tx_per_s:,.0f} final a second, finality p50"
+                f"{stretch.seconds:.0f} s, {stretch.blocks} blocks in {stretch.views} views, {stretch.tx_per_s:,.0f} final a second, finality p50"
                 f" {stretch.finality_ms.p50} ms p99 {stretch.finality_ms.p99} ms"
             ),
         ),

@@ -27,6 +27,7 @@ FUNDS: Final = 100 * UNIT  # 100,000 transfers of one micro-unit, fees included
 VALID_HEIGHTS: Final = 10_000_000
 FUNDING_S: Final = 60.0
 FULL_WAIT_S: Final = 0.02
+BRAKE_S: Final = 0.2  # a look costs the node more than a batch
 LOOK_S: Final = 0.05
 MAX_WAITING: Final = 2_048  # a saturated network shows no more by waiting more: only finality grows
 _PASSED: Final[frozenset[Reason]] = frozenset({Rejection.DUPLICATE, Rejection.BAD_NONCE})
@@ -149,7 +150,7 @@ def _make_brake(client: NodeClient, stop: Event) -> Callable[[], int]:
     def wait_room() -> int:
         nonlocal waiting, looked
         while not stop.is_set():
-            if time.monotonic() - looked > LOOK_S:
+            if time.monotonic() - looked > BRAKE_S:
                 status = client.call("node_status", Nothing(), NodeStatus)
                 waiting, looked = status.waiting_transactions, time.monotonic()
             if waiting < MAX_WAITING:

@@ -41,7 +41,8 @@ class Moment:
     """All nodes at one time. Units: monotonic seconds; bytes."""
 
     at_s: float
-    height: int
+    height: int  # final at all of them
+    view: int
     waiting: int
     rss: tuple[int, ...]
     finality_ms: tuple[int, ...]  # new since the moment before
@@ -64,7 +65,8 @@ class Watch:
             self._seen[node.index] = status.finality_ms_recent
         moment = Moment(
             time.monotonic(),
-            max(status.height for status in statuses),
+            min(status.height for status in statuses),
+            max(status.view for status in statuses),
             max(status.waiting_transactions for status in statuses),
             tuple(status.rss_bytes for status in statuses),
             tuple(fresh),
