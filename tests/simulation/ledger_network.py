@@ -34,6 +34,7 @@ class LedgerPlan:
     base: Plan
     conducts: tuple[Conduct, ...]  # of the validators as members
     guests: tuple[Conduct, ...]  # accounts that bond and serve while the network runs
+    fragile: bool  # nodes die when they have just committed or revealed, as long as the storm lasts
     late: frozenset[int]  # validators that serve the second model only by a transaction
     transfers: int
     storm_jobs: int
@@ -65,6 +66,7 @@ def make_ledger_plan(seed: int, adversary: str | None = None) -> LedgerPlan:
         base=base,
         conducts=tuple(conducts),
         guests=tuple(random.choice((Conduct.HONEST, *CONDUCTS)) for _ in range(random.choice((0, 0, 1, 2)))),
+        fragile=random.randrange(3) == 0,
         late=frozenset(index for index in range(len(weights)) if random.randrange(4) == 0),
         transfers=random.randint(2, 8),
         storm_jobs=random.randint(0, 3),
@@ -118,6 +120,7 @@ def make_ledger_network(plan: LedgerPlan) -> LedgerNetwork:
     for node in (*whole.network.honest, *whole.network.others):
         assert isinstance(node, LedgerActor)
         node.clients = tuple(actor.address for actor in whole.honest)
+        node.fragile_until_ms = base.storm_ms if plan.fragile and node in whole.honest else 0
     return whole
 
 

@@ -9,6 +9,7 @@ from protocol.ordering.events import WorkChanged
 from tests.simulation.adversaries import Evil
 from tests.simulation.ledger_application import EquivocatingLedger, Executed, LedgerApplication
 from tests.simulation.node import Addresses, SimulatedNode
+from tests.simulation.parcels import Crash
 
 if TYPE_CHECKING:
     from protocol.ledger.queries import GenerateDuty
@@ -69,6 +70,7 @@ class LedgerActor(SimulatedNode):
     acted_on: tuple[int, Hash] = (0, b"")
     looking_ms: int = 0
     clients: tuple[int, ...] = ()  # addresses at which clients try
+    fragile_until_ms: int = 0  # up to then it often dies just when it has said something for a job
 
     def start(self) -> None:
         self.looking_ms = 0
@@ -130,6 +132,9 @@ class LedgerActor(SimulatedNode):
         for encoded in self.application.list_owed():
             if self.application.receive(encoded, is_own=True):
                 self.spread(encoded)
+                if self.world.now_ms < self.fragile_until_ms and self.world.random.randrange(3) == 0:
+                    crash = Crash(0, self.world.random.randint(20, 2_500))
+                    self.world.remind(self.address, self.world.random.randrange(400), crash)
 
     def spread(self, encoded: bytes) -> None:
         """To everybody: an own transaction."""

@@ -10,8 +10,7 @@ from protocol.ledger.queries import get_account
 from protocol.ledger.state import check_transaction
 from protocol.transactions import (
     TRANSACTION_CODEC,
-    Commit,
-    Reveal,
+    AccountTransaction,
     SignedTransaction,
     Transaction,
     check_transaction_signature,
@@ -100,7 +99,7 @@ class Pool:
 def is_includable(ledger: Ledger, signed: SignedTransaction) -> bool:
     """Whether the next block on this state could hold the transaction as its first."""
     body = signed.body
-    if not isinstance(body, Commit | Reveal) and body.nonce != get_account(ledger, body.sender).nonce + 1:
+    if isinstance(body, AccountTransaction) and body.nonce != get_account(ledger, body.sender).nonce + 1:
         return False
     try:
         check_transaction(ledger, signed)

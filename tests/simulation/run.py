@@ -1,6 +1,6 @@
 """`make simulate`: any number of seeded schedules, resumable; the last line is a summary.
 
-    python tests/simulation/run.py --schedules 1000 --seed 1 [--resume FILE] [--adversary none|silent|evil|twins] [--mutant NAME]
+    python tests/simulation/run.py --schedules 1000 --seed 1 [--resume FILE] [--adversary NAME] [--mutant NAME] [--ledger]
 
 A failing schedule is printed with its seed; the same seed always does the same. Exit 0: all good; 1: some invariant broke.
 `--resume FILE` keeps what is done so far in FILE and goes on from there.
@@ -18,8 +18,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # works without the package being installed
 
+from tests.simulation.ledger_mutants import LEDGER_MUTANTS
+from tests.simulation.ledger_network import ADVERSARIES, make_ledger_plan
+from tests.simulation.ledger_schedule import LedgerOutcome, run_ledger_schedule
 from tests.simulation.mutants import MUTANTS
 from tests.simulation.schedule import Outcome, make_plan, run_schedule
+
+ALL_MUTANTS = MUTANTS | LEDGER_MUTANTS
 
 
 @dataclass(slots=True)
@@ -29,7 +34,10 @@ class Tally:
     first_seed: int
     adversary: str | None
     mutant: str | None
+    ledger: bool = False
     done: int = 0
+    jobs: int = 0
+    accepted: int = 0
     steps: int = 0
     blocks: int = 0
     evidence: int = 0
@@ -41,6 +49,9 @@ class Tally:
         self.steps += outcome.steps
         self.blocks += outcome.height
         self.evidence += outcome.evidence
+        if isinstance(outcome, LedgerOutcome):
+            self.jobs += outcome.jobs
+            self.accepted += outcome.accepted
         if outcome.violation:
             self.violations.append((outcome.seed, outcome.violation))
 
@@ -49,7 +60,7 @@ def main(arguments: list[str]) -> int:
     """The exit code."""
     options = parse(arguments)
     tally = load_tally(options)
-    with MUTANTS[options.mutant]() if options.mutant else nullcontext():
+    with ALL_MUTANTS[options.mutant]() if options.mutant else nullcontext():
         run_all(options, tally)
     print(describe(tally))
     return 1 if tally.violations else 0
@@ -62,20 +73,31 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--resume", type=Path, help="a file that keeps the progress")
     parser.add_argument("--adversary", choices=("none", "silent", "evil", "twins"))
     parser.add_argument(
-        "--mutant", choices=tuple(MUTANTS), help="break a rule in every honest node: violations are expected"
+        "--mutant", choices=tuple(ALL_MUTANTS), help="break a rule in every honest node: violations are expected"
     )
-    return parser.parse_args(arguments)
+    parser.add_argument("--ledger", action="store_true", help="over the real ledger, with jobs that must settle")
+    options = parser.parse_args(arguments)
+    if options.ledger and options.adversary not in {None, *ADVERSARIES}:
+        parser.error(
+            f"with --ledger the adversaries are {', '.join(sorted(set(ADVERSARIES)))}, got {options.adversary}"
+        )
+    return options
 
 
 def load_tally(options: argparse.Namespace) -> Tally:
     """A new tally, or the resumed one; a file of other options is refused."""
-    fresh = Tally(options.seed, options.adversary, options.mutant)
+    fresh = Tally(options.seed, options.adversary, options.mutant, options.ledger)
     if options.resume is None or not options.resume.exists():
         return fresh
     kept = Tally(**json.loads(options.resume.read_text("utf-8")))
-    if (kept.first_seed, kept.adversary, kept.mutant) != (fresh.first_seed, fresh.adversary, fresh.mutant):
+    if (kept.first_seed, kept.adversary, kept.mutant, kept.ledger) != (
+        options.seed,
+        options.adversary,
+        options.mutant,
+        options.ledger,
+    ):
         sys.exit(
-            f"{options.resume}: made with seed {kept.first_seed}, adversary {kept.adversary}, mutant {kept.mutant}; use the same"
+            f"{options.resume}: made with seed {kept.first_seed}, adversary {kept.adversary}, mutant {kept.mutant}, ledger {kept.ledger}; use the same"
         )
     return kept
 
@@ -83,7 +105,7 @@ def load_tally(options: argparse.Namespace) -> Tally:
 def run_all(options: argparse.Namespace, tally: Tally) -> None:
     while tally.done < options.schedules:
         started = time.perf_counter()
-        outcome = run_schedule(make_plan(options.seed + tally.done, options.adversary))
+        outcome = run_one(options, options.seed + tally.done)
         tally.seconds += time.perf_counter() - started
         tally.add(outcome)
         if outcome.violation:
@@ -97,6 +119,12 @@ def run_all(options: argparse.Namespace, tally: Tally) -> None:
             )
 
 
+def run_one(options: argparse.Namespace, seed: int) -> Outcome:
+    if options.ledger:
+        return run_ledger_schedule(make_ledger_plan(seed, options.adversary))
+    return run_schedule(make_plan(seed, options.adversary))
+
+
 def store_tally(path: Path | None, tally: Tally) -> None:
     """Replaces the file in one go, so that an interrupted run leaves a whole one."""
     if path is None:
@@ -108,8 +136,9 @@ def store_tally(path: Path | None, tally: Tally) -> None:
 
 def describe(tally: Tally) -> str:
     speed = tally.done / tally.seconds if tally.seconds else 0.0
+    jobs = f"{tally.jobs} jobs settled, {tally.accepted} accepted, " if tally.ledger else ""
     return (
-        f"{tally.done} schedules from seed {tally.first_seed}: {len(tally.violations)} violations, {tally.blocks} final blocks, "
+        f"{tally.done} schedules from seed {tally.first_seed}: {len(tally.violations)} violations, {jobs}{tally.blocks} final blocks, "
         f"{tally.steps} steps, {tally.evidence} proofs against the Byzantine, {speed:.0f} schedules/s"
     )
 
