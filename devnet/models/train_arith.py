@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import msgspec
 import numpy as np
@@ -163,8 +163,7 @@ def extend_greedily(llama: Llama, ids: Tensor) -> list[list[int]]:
             chosen = logits[:, -1].argmax(-1, keepdim=True)
             ids = torch.cat([ids, chosen], 1)
             logits, cache = compute_logits(llama, chosen, cache, only_last=True)
-    rows: list[list[int]] = ids[:, start:].tolist()
-    return rows
+    return cast("list[list[int]]", ids[:, start:].tolist())  # torch does not say what a list of its numbers holds
 
 
 def read_answer(tokens: list[int]) -> str:

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType] - its PathLike is not parametrised
 from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional
