@@ -122,11 +122,15 @@ def make_context(weights: tuple[int, ...], own: int | None, params: Params = PAR
 
 
 def make_network(
-    plan: Plan, make_application: Callable[[int], Application] | None = None, params: Params = PARAMS
+    plan: Plan,
+    make_application: Callable[[int], Application] | None = None,
+    params: Params = PARAMS,
+    make_node: type[SimulatedNode] = SimulatedNode,
 ) -> Network:
     """All validators of a plan, not started yet.
 
     `make_application` gives the application of the honest node at an address; the default orders a hash chain.
+    `make_node`: what honest validators run.
     """
     world = World(Random(f"world {plan.seed}"), plan.weather)
     addresses = Addresses()
@@ -140,7 +144,7 @@ def make_network(
         addresses.by_node[node_id] = [index]
         if index not in plan.byzantine:
             skew = world.random.randint(-60, 60)
-            node = SimulatedNode(index, context, make(index), world, addresses, watch, skew)
+            node = make_node(index, context, make(index), world, addresses, watch, skew)
             network.honest.append(node)
             world.actors[index] = node
         elif plan.adversary in ("evil", "forger"):
