@@ -149,6 +149,7 @@ _TABLE: Final[dict[Reason, tuple[Exit, RpcCode, bool, str]]] = {
     Rejection.NOT_BONDED: (*_REFUSED, "bond stake first"),
     Rejection.ZERO_AMOUNT: (*_REFUSED, "give an amount above 0"),
     Rejection.BUSY: (*_LATER, "wait until some of it has ended, then try again"),
+    Rejection.CONVICTED: (*_REFUSED, "use another key: this one has broken a voting rule"),
     Rejection.TOO_EARLY: (*_LATER, "send what comes before it first, then try again"),
     # Jobs
     Rejection.EMPTY_PROMPT: (*_REFUSED, "write a question"),

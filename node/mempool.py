@@ -1,6 +1,6 @@
 """Transactions that wait for a block: admitted once, bounded a sender and in bytes, dropped when included or no longer valid.
 
-One transaction waits for each nonce of an account, and one for each thing a member owes a job: a second one could never be in a block
+One transaction waits for each nonce of an account, one for each thing a member owes a job, one against each validator: a second one could never be in a block
 beside the first. Nothing here costs more with every waiting transaction: not admission, nor the question whether there is work.
 """
 
@@ -19,6 +19,8 @@ from protocol.params import Params
 from protocol.transactions import (
     TRANSACTION_CODEC,
     Commit,
+    FreeTransaction,
+    Report,
     Reveal,
     SignedTransaction,
     Transaction,
@@ -26,7 +28,7 @@ from protocol.transactions import (
     check_transaction_signature,
     compute_transaction_id,
 )
-from protocol.units import ChainId, Hash, JobId, Milliseconds, NodeId
+from protocol.units import ChainId, Hash, Milliseconds, NodeId
 
 EARLY_REASONS: Final = frozenset({Rejection.TOO_EARLY, Rejection.UNKNOWN_JOB, Rejection.NOT_A_MEMBER})
 """Another node may have finalized a block, and acted on it, a moment before this one: a refusal for these reasons may pass."""
@@ -40,7 +42,7 @@ LONGEST_REPEAT_MS: Final = 16_000
 REPEAT_BYTES: Final = 64 * 1024  # repeated at once: repeating everything at once is how a slow network drowns itself
 PRUNED_AT_ONCE: Final = 128  # so that thousands that wait hold up no turn of the engine
 
-_JobSlot: TypeAlias = tuple[type[Commit] | type[Reveal], NodeId, JobId]
+_Slot: TypeAlias = tuple[type[FreeTransaction], bytes, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ class Mempool:
         self._params: Final = params
         self._pending: dict[Hash, Pending] = {}
         self._accounts: dict[NodeId, dict[int, Pending]] = {}  # by nonce
-        self._jobs: dict[_JobSlot, Pending] = {}
+        self._free: dict[_Slot, Pending] = {}  # by what they are about: none has a nonce or a fee
         self._early: dict[Hash, _Early] = {}
         self._early_by_author: Counter[NodeId] = Counter()
         self._verified: set[bytes] = set()
@@ -146,21 +148,21 @@ class Mempool:
                 f"another transaction of {author.hex()[:8]} waits in its place already: wait for a block, then look again",
             )
         limit = self._params.max_sender_transactions
-        if not isinstance(body, Commit | Reveal) and len(self._accounts.get(author, ())) >= limit:
+        if not isinstance(body, FreeTransaction) and len(self._accounts.get(author, ())) >= limit:
             raise InvalidTransaction(
                 Rejection.TOO_MANY,
                 f"{author.hex()[:8]} has {limit} transactions waiting already: wait for a block, then send it again",
             )
 
     def _is_place_free(self, body: Transaction) -> bool:
-        if isinstance(body, Commit | Reveal):
-            return _slot_of(body) not in self._jobs
+        if isinstance(body, FreeTransaction):
+            return _slot_of(body) not in self._free
         return body.nonce not in self._accounts.get(body.sender, {})
 
     def _check_room(self, ledger: Ledger, pending: Pending) -> None:
         """Make room for a transaction: what cannot be in a block yet, since others of its sender are missing, costs it nothing to keep."""
-        if isinstance(pending.signed.body, Commit | Reveal):
-            return  # open jobs bound these, and who cannot get them in loses a bond
+        if isinstance(pending.signed.body, FreeTransaction):
+            return  # open jobs and validators bound these; who cannot get them in loses a bond, or a liar keeps one
         excess = self._bytes + len(pending.encoded) - self._params.max_mempool_bytes
         if excess > 0 and self._has_gaps:
             gapped = [other for other in self._list_gapped(ledger) if not other.is_own]
@@ -186,8 +188,8 @@ class Mempool:
 
     def _insert(self, pending: Pending) -> None:
         body = pending.signed.body
-        if isinstance(body, Commit | Reveal):
-            self._jobs[_slot_of(body)] = pending
+        if isinstance(body, FreeTransaction):
+            self._free[_slot_of(body)] = pending
         else:
             waiting = self._accounts.setdefault(body.sender, {})
             self._has_gaps = self._has_gaps or body.nonce - 1 not in waiting
@@ -256,8 +258,8 @@ class Mempool:
 
     def _remove(self, pending: Pending) -> Pending:
         body = pending.signed.body
-        if isinstance(body, Commit | Reveal):
-            del self._jobs[_slot_of(body)]
+        if isinstance(body, FreeTransaction):
+            del self._free[_slot_of(body)]
         else:
             waiting = self._accounts[body.sender]
             del waiting[body.nonce]
@@ -279,7 +281,7 @@ class Mempool:
         """
         if block_hash != self._judged_on:
             self._judged_on, self._witness = block_hash, b""
-            self._unjudged = deque((*self._jobs.values(), *self._list_heads(ledger)))
+            self._unjudged = deque((*self._free.values(), *self._list_heads(ledger)))
         while self._witness not in self._pending:
             if not self._unjudged:
                 return False
@@ -295,7 +297,7 @@ class Mempool:
         """
         chosen: list[bytes] = []
         room = 2 * MAX_BLOCK_BYTES
-        for pending in (*self._jobs.values(), *self._list_rows(ledger)):
+        for pending in (*self._free.values(), *self._list_rows(ledger)):
             room -= len(pending.encoded)
             if room < 0:
                 break
@@ -341,7 +343,7 @@ class Mempool:
             _, pending = heapq.heappop(heap)
             yield pending
             body = pending.signed.body
-            assert not isinstance(body, Commit | Reveal), pending.id.hex()
+            assert not isinstance(body, FreeTransaction), pending.id.hex()
             following = self._accounts[body.sender].get(body.nonce + 1)
             if following is not None:
                 heapq.heappush(heap, (following.order, following))
@@ -358,12 +360,15 @@ def find_refusal(ledger: Ledger, signed: SignedTransaction) -> Rejection | None:
 
 def _is_includable(ledger: Ledger, pending: Pending) -> bool:
     body = pending.signed.body
-    if not isinstance(body, Commit | Reveal) and body.nonce != get_account(ledger, body.sender).nonce + 1:
+    if not isinstance(body, FreeTransaction) and body.nonce != get_account(ledger, body.sender).nonce + 1:
         return False
     return find_refusal(ledger, pending.signed) is None
 
 
-def _slot_of(body: Commit | Reveal) -> _JobSlot:
+def _slot_of(body: FreeTransaction) -> _Slot:
+    if isinstance(body, Report):
+        accused = body.evidence.signer.to_bytes(2, "big")
+        return Report, accused, body.evidence.epoch.to_bytes(8, "big")
     return type(body), body.member, body.job
 
 

@@ -28,6 +28,7 @@ class Rejection(Enum):
     NOT_BONDED = "not_bonded"
     ZERO_AMOUNT = "zero_amount"
     BUSY = "busy"  # a limit is reached: the same transaction may be valid later
+    CONVICTED = "convicted"  # the sender has broken a voting rule: it never has stake or duties again
     TOO_EARLY = "too_early"  # an earlier one is missing, or its phase has not begun: valid later
     # Jobs
     EMPTY_PROMPT = "empty_prompt"

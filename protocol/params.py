@@ -53,7 +53,7 @@ class Params(Message, frozen=True):
     # Money
     base_fee: Micro
     min_bond: Micro
-    # Stake and evidence (rules S, E): a time is over when both its milliseconds and its heights are
+    # Stake and evidence (rules U, E): a time is over when both its milliseconds and its heights are
     unbonding_ms: Milliseconds  # at least the evidence's age, so that nobody can leave before the proof comes
     unbonding_heights: Annotated[int, Meta(ge=1, le=2**32)]
     evidence_max_ms: Milliseconds  # how old an offence may be

@@ -1,7 +1,8 @@
 """Every transaction, and how it is signed and named.
 
 Account transactions carry sender, nonce and a last valid height and pay the base fee. Job transactions carry none of these: they
-are unique by (job, member, phase) and only drawn members may send them, so a late or lost one never blocks a later one.
+are unique by (job, member, phase) and only drawn members may send them, so a late or lost one never blocks a later one. Nor do
+reports of broken rules, which are unique by the validator they convict.
 """
 
 from enum import IntEnum
@@ -14,6 +15,7 @@ from protocol.codec import Codec, Message, encode
 from protocol.crypto import HashDomain, SignatureDomain, SigningKey, compute_hash, is_signature_valid, signing_bytes
 from protocol.digest import Digest
 from protocol.errors import InvalidTransaction, Rejection
+from protocol.evidence import Evidence
 from protocol.models import MAX_PROMPT_BYTES, GenerationSettings, ModelCard
 from protocol.units import (
     ChainId,
@@ -130,8 +132,17 @@ class Reveal(Message, frozen=True, tag=7):
     salt: Hash
 
 
-Transaction: TypeAlias = Transfer | Bond | Serve | RegisterModel | Submit | Commit | Reveal | Unbond | Withdraw
+class Report(Message, frozen=True, tag=10):
+    """The proof that a validator broke a voting rule, by whoever has it: no account is needed, nothing is paid for it."""
+
+    reporter: NodeId
+    evidence: Evidence
+
+
+Transaction: TypeAlias = Transfer | Bond | Serve | RegisterModel | Submit | Commit | Reveal | Unbond | Withdraw | Report
 JobTransaction: TypeAlias = Commit | Reveal
+FreeTransaction: TypeAlias = Report | Commit | Reveal
+"""Without nonce and fee: unique by what it is about."""
 
 
 class SignedTransaction(Message, frozen=True):
@@ -146,7 +157,13 @@ TRANSACTION_CODEC: Final = Codec[SignedTransaction](SignedTransaction, MAX_TRANS
 
 def author_of(body: Transaction) -> NodeId:
     """The node that must have signed it."""
-    return body.member if isinstance(body, Commit | Reveal) else body.sender
+    match body:
+        case Report():
+            return body.reporter
+        case Commit() | Reveal():
+            return body.member
+        case _:
+            return body.sender
 
 
 def compute_transaction_id(body: Transaction) -> Hash:

@@ -63,6 +63,14 @@ def burn_bond(draft: Draft, node: NodeId, amount: Micro) -> Micro:
     return lost
 
 
+def take_bond(draft: Draft, node: NodeId, amount: Micro) -> Micro:
+    """Take from the bond, whatever open jobs hold of it; what was found, at most the amount. The caller keeps the sum."""
+    account = get_account(draft, node)
+    taken = min(amount, account.bonded)
+    draft.put(account_key(node), replace(account, bonded=account.bonded - taken))
+    return taken
+
+
 def pay_base_fee(draft: Draft, node: NodeId, base_fee: Micro) -> None:
     """Half of the base fee is the proposer's, the rest, odd unit included, is burned (M2); the account's nonce moves."""
     account = get_account(draft, node)

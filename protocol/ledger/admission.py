@@ -1,4 +1,4 @@
-"""What a state says to a transaction (rules T1 to T13, S1, S5): one check for each kind; nothing here writes.
+"""What a state says to a transaction (rules T1 to T13, U1, U5, E5): one check for each kind; nothing here writes.
 
 The sentences are what the person at the command line reads: what was checked, expected, got, and what to do.
 """
@@ -28,6 +28,7 @@ from protocol.ledger.entries import (
     serve_key,
 )
 from protocol.ledger.pay import compute_bond_at_risk
+from protocol.ledger.slashing import is_convicted
 from protocol.ledger.snapshot import get_candidates
 from protocol.ledger.unbonding import check_unbond
 from protocol.models import GenerationSettings, ModelCard, SamplingKind, compute_model_id
@@ -71,8 +72,10 @@ def check_account_transaction(draft: Draft, body: AccountBody, height: Height, *
             _check_amount(body.amount)
         case Bond():
             _check_amount(body.amount)
+            _check_unconvicted(draft, body)
             _check_bond(params, account.bonded + body.amount)
         case Serve():
+            _check_unconvicted(draft, body)
             _check_serve(draft, body, account.bonded)
         case RegisterModel():
             check_card(body.card)
@@ -133,6 +136,14 @@ def _check_amount(amount: Micro) -> None:
         raise InvalidTransaction(Rejection.ZERO_AMOUNT, "the amount is 0: give at least 1 micro-unit")
 
 
+def _check_unconvicted(draft: Draft, body: Bond | Serve) -> None:
+    if is_convicted(draft, body.sender):  # E5
+        raise InvalidTransaction(
+            Rejection.CONVICTED,
+            f"{body.sender.hex()[:12]} has broken a voting rule and never has stake or duties again: use another key",
+        )
+
+
 def _check_bond(params: Params, bonded: Micro) -> None:
     if bonded < params.min_bond:  # T5
         raise InvalidTransaction(
@@ -165,7 +176,7 @@ def _check_serve(draft: Draft, body: Serve, bonded: Micro) -> None:
 
 
 def _check_withdrawal(draft: Draft, body: Withdraw) -> None:
-    if not draft.has(serve_key(body.model, body.sender)):  # S5
+    if not draft.has(serve_key(body.model, body.sender)):  # U5
         raise InvalidTransaction(
             Rejection.NOT_A_MEMBER, f"{body.sender.hex()[:12]} does not serve model {body.model.hex()[:12]}"
         )
@@ -329,8 +340,10 @@ def _check_candidates(draft: Draft, job: JobRequest, height: Height) -> None:
 
 
 def is_able(draft: Draft, node: NodeId, job: JobRequest, height: Height, time_ms: Milliseconds) -> bool:
-    """Whether a candidate may be drawn now: its free bond covers the job and it is not suspended (J15)."""
+    """Whether a candidate may be drawn now: its free bond covers the job, it is neither suspended nor convicted (J15)."""
     account = get_account(draft, node)
     record = draft.get(record_key(node), RECORD_CODEC) or NEW_RECORD
     at_risk = compute_bond_at_risk(job, draft.base.constants.params)
-    return compute_free_bond(account) >= at_risk and not is_suspended(record, height, time_ms)
+    if is_suspended(record, height, time_ms) or is_convicted(draft, node):
+        return False
+    return compute_free_bond(account) >= at_risk

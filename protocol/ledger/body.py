@@ -3,13 +3,24 @@
 from collections import deque
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Final
 
 from protocol.block import MAX_BLOCK_BYTES, MAX_BLOCK_TRANSACTIONS
 from protocol.errors import InvalidBlock, InvalidMessage, InvalidTransaction, Rejection
 from protocol.ledger.draft import Draft, Ledger
 from protocol.ledger.execution import Turn, apply_account_transaction, apply_job_transaction, step_jobs
-from protocol.transactions import TRANSACTION_CODEC, Commit, Reveal, SignedTransaction, check_transaction_signature
+from protocol.ledger.slashing import apply_report
+from protocol.transactions import (
+    TRANSACTION_CODEC,
+    Commit,
+    FreeTransaction,
+    Report,
+    Reveal,
+    SignedTransaction,
+    Transaction,
+    check_transaction_signature,
+)
 from protocol.units import NodeId
 
 _HEADER_BYTES: Final = 1024  # more than any header with its framing
@@ -17,10 +28,19 @@ _FRAMING_BYTES: Final = 5  # of one transaction in a body
 _LATER: Final = frozenset({Rejection.TOO_EARLY, Rejection.BUSY})
 
 
+class Lane(IntEnum):
+    """The parts of a body, in their order."""
+
+    REPORTS = 0
+    JOBS = 1
+    ACCOUNTS = 2
+
+
 @dataclass(frozen=True, slots=True)
 class Lanes:
     """Candidates by lane, decoded, and those that are no signed transactions of this chain."""
 
+    reports: tuple[tuple[bytes, SignedTransaction], ...]
     jobs: tuple[tuple[bytes, SignedTransaction], ...]
     accounts: tuple[tuple[bytes, SignedTransaction], ...]
     invalid: tuple[bytes, ...]
@@ -61,7 +81,8 @@ def check_body_size(body: tuple[bytes, ...]) -> None:
 
 
 def sort_into_lanes(ledger: Ledger, candidates: Iterable[bytes], verified: Container[bytes]) -> Lanes:
-    """The candidates in the order a block may hold them: job transactions as they came, accounts\' by nonce."""
+    """The candidates in the order a block may hold them: reports and job transactions as they came, accounts' by nonce."""
+    reports: list[tuple[bytes, SignedTransaction]] = []
     jobs: list[tuple[bytes, SignedTransaction]] = []
     accounts: list[tuple[bytes, SignedTransaction]] = []
     invalid: list[bytes] = []
@@ -71,9 +92,19 @@ def sort_into_lanes(ledger: Ledger, candidates: Iterable[bytes], verified: Conta
         except (InvalidMessage, InvalidTransaction):
             invalid.append(encoded)
             continue
-        lane = jobs if isinstance(signed.body, Commit | Reveal) else accounts
-        lane.append((encoded, signed))
-    return Lanes(tuple(jobs), _order_by_nonce(accounts), tuple(invalid))
+        (reports, jobs, accounts)[get_lane(signed.body)].append((encoded, signed))
+    return Lanes(tuple(reports), tuple(jobs), _order_by_nonce(accounts), tuple(invalid))
+
+
+def get_lane(body: Transaction) -> Lane:
+    """Which part of a block's body the transaction belongs to (L5)."""
+    match body:
+        case Report():
+            return Lane.REPORTS
+        case Commit() | Reveal():
+            return Lane.JOBS
+        case _:
+            return Lane.ACCOUNTS
 
 
 def _order_by_nonce(lane: list[tuple[bytes, SignedTransaction]]) -> tuple[tuple[bytes, SignedTransaction], ...]:
@@ -82,7 +113,7 @@ def _order_by_nonce(lane: list[tuple[bytes, SignedTransaction]]) -> tuple[tuple[
     order: list[NodeId] = []
     for encoded, signed in lane:
         body = signed.body
-        assert not isinstance(body, Commit | Reveal)
+        assert not isinstance(body, FreeTransaction)
         queues.setdefault(body.sender, []).append((body.nonce, encoded, signed))
         order.append(body.sender)
     sorted_queues = {sender: deque(sorted(queue, key=lambda item: item[:2])) for sender, queue in queues.items()}
@@ -91,25 +122,25 @@ def _order_by_nonce(lane: list[tuple[bytes, SignedTransaction]]) -> tuple[tuple[
 
 def execute_body(draft: Draft, turn: Turn, body: tuple[bytes, ...], verified: Container[bytes]) -> None:
     """Do everything a body says, the open jobs moved between its lanes. Raises: InvalidBlock(BAD_BODY)."""
-    in_job_lane = True
+    lane = Lane.REPORTS
     for index, encoded in enumerate(body):
         try:
             signed = _decode(draft.base, encoded, verified)
-            is_job = isinstance(signed.body, Commit | Reveal)
-            if is_job and not in_job_lane:
+            own_lane = get_lane(signed.body)
+            if own_lane < lane:
                 raise InvalidBlock(
                     Rejection.BAD_BODY,
-                    f"transaction {index} is a {type(signed.body).__name__} behind account transactions: job transactions come first",
+                    f"transaction {index} is a {type(signed.body).__name__} behind {lane.name.lower()}: reports come first, then job transactions, then those of accounts",
                 )  # L5
-            if in_job_lane and not is_job:
-                in_job_lane = False
+            if lane < Lane.ACCOUNTS and own_lane is Lane.ACCOUNTS:
                 step_jobs(draft, turn)
+            lane = own_lane
             _apply(draft, turn, signed)
         except (InvalidMessage, InvalidTransaction) as refusal:
             raise InvalidBlock(
                 Rejection.BAD_BODY, f"transaction {index} is invalid on this state ({refusal.reason.value}): {refusal}"
             ) from refusal
-    if in_job_lane:
+    if lane < Lane.ACCOUNTS:
         step_jobs(draft, turn)
 
 
@@ -122,7 +153,9 @@ def _decode(ledger: Ledger, encoded: bytes, verified: Container[bytes]) -> Signe
 
 def _apply(draft: Draft, turn: Turn, signed: SignedTransaction) -> None:
     body = signed.body
-    if isinstance(body, Commit | Reveal):
+    if isinstance(body, Report):
+        apply_report(draft, body, turn.height, turn.time_ms)
+    elif isinstance(body, Commit | Reveal):
         apply_job_transaction(draft, turn, body)
     else:
         apply_account_transaction(draft, turn, body)

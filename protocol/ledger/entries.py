@@ -9,10 +9,24 @@ from typing import Annotated, Final
 from msgspec import Meta
 
 from protocol.codec import Codec, Message
+from protocol.evidence import EvidenceKind
 from protocol.jobs.committee import Candidate
 from protocol.jobs.settlement import MAX_SKIPPED
 from protocol.models import ModelCard
-from protocol.units import Epoch, Hash, Height, JobId, Micro, Milliseconds, ModelId, NodeId, Nonce, Uint, View
+from protocol.units import (
+    Epoch,
+    Hash,
+    Height,
+    JobId,
+    Micro,
+    Milliseconds,
+    ModelId,
+    NodeId,
+    Nonce,
+    PartsPerMillion,
+    Uint,
+    View,
+)
 from protocol.validators import MAX_VALIDATORS
 
 MAX_NODE_MODELS: Final = 64  # what one node may serve: as in a genesis
@@ -36,6 +50,8 @@ class Kind(IntEnum):
     SETTLEMENT = 11
     NAME = 12
     UNBONDING = 13
+    MILESTONES = 14
+    CONVICTION = 15
 
 
 class Account(Message, frozen=True):
@@ -52,6 +68,34 @@ class Unbonding(Message, frozen=True):
 
     amount: Micro
     release_ms: Milliseconds
+
+
+class Milestone(Message, frozen=True):
+    """A block by which everything of its view and of those before had happened."""
+
+    height: Height
+    view: View
+    time_ms: Milliseconds
+
+
+class Milestones(Message, frozen=True):
+    """When views were, roughly, for as long as offences in them count: evidence names a view and no time."""
+
+    milestones: Annotated[tuple[Milestone, ...], Meta(max_length=64)]  # ascending
+
+
+class Conviction(Message, frozen=True):
+    """What a validator was convicted of, and what it has cost it so far. While this stands, which is for ever, it is never drawn."""
+
+    kind: EvidenceKind
+    epoch: Epoch
+    view: View
+    height: Height
+    time_ms: Milliseconds
+    reporter: NodeId
+    share_ppm: PartsPerMillion  # of the voting weight of its epoch
+    stake: Micro  # bonded and unbonding when it was convicted
+    slashed: Micro  # more may follow while the window lasts
 
 
 class Chain(Message, frozen=True):
@@ -106,6 +150,8 @@ class Candidates(Message, frozen=True):
 CARD_CODEC: Final = Codec[ModelCard](ModelCard, 1024)
 ACCOUNT_CODEC: Final = Codec[Account](Account, 64)
 UNBONDING_CODEC: Final = Codec[Unbonding](Unbonding, 32)
+MILESTONES_CODEC: Final = Codec[Milestones](Milestones, 4096)
+CONVICTION_CODEC: Final = Codec[Conviction](Conviction, 256)
 CHAIN_CODEC: Final = Codec[Chain](Chain, 2048)
 ONION_CODEC: Final = Codec[Onion](Onion, 128)
 SERVING_CODEC: Final = Codec[Serving](Serving, 16)
@@ -114,6 +160,7 @@ SNAPSHOT_CODEC: Final = Codec[Snapshot](Snapshot, 64)
 CANDIDATES_CODEC: Final = Codec[Candidates](Candidates, 1024 * 1024)
 
 CHAIN_KEY: Final = bytes((Kind.CHAIN,))
+MILESTONES_KEY: Final = bytes((Kind.MILESTONES,))
 
 
 def account_key(node: NodeId) -> bytes:
@@ -124,6 +171,11 @@ def account_key(node: NodeId) -> bytes:
 def unbonding_key(release_height: Height, node: NodeId) -> bytes:
     """Where what a node gets back at a height is: in the order of release."""
     return bytes((Kind.UNBONDING,)) + release_height.to_bytes(8, "big") + node
+
+
+def conviction_key(node: NodeId) -> bytes:
+    """Where it stands that a node broke a voting rule."""
+    return bytes((Kind.CONVICTION,)) + node
 
 
 def onion_key(node: NodeId) -> bytes:

@@ -1,4 +1,4 @@
-"""What a block does to its draft, in the order of rule L5: job transactions, open jobs, account transactions, fees, snapshot."""
+"""What a block does to its draft, in the order of rule L5: reports, job transactions, open jobs, account transactions, fees, snapshot."""
 
 from dataclasses import dataclass
 from typing import assert_never
@@ -16,6 +16,7 @@ from protocol.ledger.draft import Draft, Ledger
 from protocol.ledger.entries import (
     ONION_CODEC,
     Kind,
+    Milestone,
     Named,
     Serving,
     card_key,
@@ -25,6 +26,7 @@ from protocol.ledger.entries import (
     open_job_key,
     serve_key,
 )
+from protocol.ledger.milestones import add_milestone
 from protocol.ledger.pay import compute_bond_at_risk, settle
 from protocol.ledger.snapshot import forget_snapshots, get_candidates, is_snapshot_height, take_snapshot
 from protocol.ledger.unbonding import release_unbonded, start_unbonding
@@ -119,7 +121,8 @@ def close_turn(draft: Draft, turn: Turn) -> Ledger:
     constants, chain = draft.base.constants, draft.base.chain
     params = constants.params
     credit(draft, constants.validators.members[turn.proposer].node, draft.fees)  # M2
-    release_unbonded(draft, turn.height, turn.time_ms)  # S3
+    release_unbonded(draft, turn.height, turn.time_ms)  # U3
+    add_milestone(draft, Milestone(turn.height, turn.view, turn.time_ms))  # E3
     _move_onions(draft, turn)
     snapshot_height, root = chain.snapshot_height, chain.candidates_root
     if is_snapshot_height(params, turn.height):  # L9

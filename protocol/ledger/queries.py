@@ -13,15 +13,18 @@ from protocol.ledger.entries import (
     ACCOUNT_CODEC,
     CANDIDATES_CODEC,
     CARD_CODEC,
+    CONVICTION_CODEC,
     NAMED_CODEC,
     SNAPSHOT_CODEC,
     UNBONDING_CODEC,
     Account,
+    Conviction,
     Kind,
     Unbonding,
     account_key,
     card_key,
     closed_job_key,
+    conviction_key,
     name_key,
     open_job_key,
     record_key,
@@ -109,6 +112,12 @@ def list_unbonding(ledger: Ledger, node: NodeId) -> tuple[tuple[Height, Unbondin
     """(the height each waits for, what a node gets back), the first to be released first."""
     keys = (key for key in list_keys(ledger, bytes((Kind.UNBONDING,))) if key[9:] == node)
     return tuple((int.from_bytes(key[1:9], "big"), UNBONDING_CODEC.decode(ledger.entries[key])) for key in keys)
+
+
+def get_conviction(ledger: Ledger, node: NodeId) -> Conviction | None:
+    """What a node was convicted of; None where it never broke a voting rule."""
+    encoded = ledger.entries.get(conviction_key(node))
+    return None if encoded is None else CONVICTION_CODEC.decode(encoded)
 
 
 def get_record(ledger: Ledger, node: NodeId) -> Record:

@@ -20,6 +20,7 @@ from protocol.ledger.entries import (
     Kind,
     Snapshot,
     candidates_key,
+    conviction_key,
     record_key,
     snapshot_key,
 )
@@ -75,6 +76,6 @@ def _compute_candidate(
 ) -> Candidate | None:
     stake = get_account(draft, node).bonded
     record = draft.get(record_key(node), RECORD_CODEC) or NEW_RECORD
-    if stake < params.min_bond or is_suspended(record, height, time_ms):
+    if stake < params.min_bond or is_suspended(record, height, time_ms) or draft.has(conviction_key(node)):  # E5
         return None
     return Candidate(node, stake, compute_weight_reputation(stake, record), compute_weight_executor(stake, record))

@@ -10,6 +10,7 @@ from protocol.ledger.draft import Draft, Ledger, compute_constants, create_empty
 from protocol.ledger.entries import (
     Account,
     Chain,
+    Milestone,
     Named,
     Onion,
     Serving,
@@ -19,6 +20,7 @@ from protocol.ledger.entries import (
     onion_key,
     serve_key,
 )
+from protocol.ledger.milestones import add_milestone
 from protocol.ledger.snapshot import take_snapshot
 from protocol.models import compute_model_id
 from protocol.params import Params
@@ -46,6 +48,7 @@ def start_ledger(genesis: Genesis) -> Ledger:
         draft.put(onion_key(entry.node), Onion(entry.onion_tip, 0, 0))
         for model in entry.serves:
             draft.put(serve_key(model, entry.node), Serving(0))
+    add_milestone(draft, Milestone(0, 0, genesis.time_ms))
     root = take_snapshot(draft, genesis.params, 0, genesis.time_ms)
     minted = sum(owned.values()) + sum(staked.values())
     return draft.seal(Chain(0, 0, 0, genesis.time_ms, genesis.seed, (), 0, root, minted, 0))
@@ -81,6 +84,10 @@ def _check_params(params: Params) -> None:
             f"beacon_max_blocks {params.beacon_max_blocks} is more than snapshot_heights {params.snapshot_heights}: a draw may lie one snapshot back, not two",
         ),
         (params.max_window_ms > MAX_WINDOW_MS, f"max_window_ms {params.max_window_ms} is more than {MAX_WINDOW_MS}"),
+        (
+            params.slash_window_ms > MAX_WINDOW_MS,
+            f"slash_window_ms {params.slash_window_ms} is more than {MAX_WINDOW_MS}",
+        ),
         (params.suspension_ms > MAX_WINDOW_MS, f"suspension_ms {params.suspension_ms} is more than {MAX_WINDOW_MS}"),
         (
             params.unbonding_ms > MAX_WINDOW_MS,

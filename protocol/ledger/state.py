@@ -32,9 +32,11 @@ from protocol.ledger.execution import (
     close_turn,
     step_jobs,
 )
+from protocol.ledger.slashing import check_report
 from protocol.ledger.start import MAX_TIME_MS, start_ledger
 from protocol.transactions import (
     Commit,
+    Report,
     Reveal,
     SignedTransaction,
 )
@@ -135,7 +137,7 @@ def build_block(
     draft = Draft(ledger)
     lanes = sort_into_lanes(ledger, context.candidates, verified)
     body = BodyDraft()
-    for encoded, signed in lanes.jobs:
+    for encoded, signed in (*lanes.reports, *lanes.jobs):
         body.offer(draft, turn, encoded, signed)
     step_jobs(draft, turn)
     for encoded, signed in lanes.accounts:
@@ -170,6 +172,9 @@ def check_transaction(ledger: Ledger, signed: SignedTransaction, *, pending_nonc
     """
     draft, body = Draft(ledger), signed.body
     height = ledger.chain.height + 1
+    if isinstance(body, Report):
+        check_report(draft, body, height, ledger.chain.time_ms)
+        return
     if isinstance(body, Commit | Reveal):
         apply_job_transaction(draft, _next_turn(ledger), body)
         return

@@ -1,4 +1,4 @@
-"""Units on their way out of a bond (rules S1 to S4): at risk until both their time and their height have come."""
+"""Units on their way out of a bond (rules U1 to U4): at risk until both their time and their height have come."""
 
 from typing import Final
 
@@ -16,7 +16,7 @@ MAX_NODE_UNBONDINGS: Final = 16  # at a time: entries cost every node memory, wh
 
 
 def check_unbond(draft: Draft, body: Unbond, height: Height) -> None:
-    """Accept what leaves a bond that is still enough (S1). Raises: InvalidTransaction."""
+    """Accept what leaves a bond that is still enough (U1). Raises: InvalidTransaction."""
     account = get_account(draft, body.sender)
     name = body.sender.hex()[:12]
     if body.amount > account.bonded:
@@ -53,7 +53,7 @@ def _check_rest(draft: Draft, body: Unbond, rest: Micro) -> None:
 
 
 def start_unbonding(draft: Draft, body: Unbond, height: Height, time_ms: Milliseconds) -> None:
-    """Move from the free bond to what waits (S2)."""
+    """Move from the free bond to what waits (U2)."""
     params, account = draft.base.constants.params, get_account(draft, body.sender)
     assert compute_free_bond(account) >= body.amount, (account, body.amount)
     draft.put(account_key(body.sender), replace(account, bonded=account.bonded - body.amount))
@@ -64,7 +64,7 @@ def start_unbonding(draft: Draft, body: Unbond, height: Height, time_ms: Millise
 
 
 def release_unbonded(draft: Draft, height: Height, time_ms: Milliseconds) -> None:
-    """Pay out what has waited long enough, by time and by height (S3)."""
+    """Pay out what has waited long enough, by time and by height (U3)."""
     for key in draft.list_keys(bytes((Kind.UNBONDING,))):
         if int.from_bytes(key[1:9], "big") > height:
             return

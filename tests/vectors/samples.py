@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from protocol.block import BLOCK_CODEC, Block, Header, compute_header_hash, compute_transactions_root
 from protocol.certificate_format import Certificate, Opened, Unopened, compress_headers
 from protocol.codec import Codec, Message, encode
@@ -47,6 +49,7 @@ from protocol.merkle import (
     compute_root,
     compute_value_hash,
 )
+from protocol.merkle_range import RangeProof
 from protocol.models import (
     OUTPUT_CODEC,
     GenerationSettings,
@@ -77,6 +80,7 @@ from protocol.transactions import (
     Commit,
     JobRequest,
     RegisterModel,
+    Report,
     Reveal,
     RevealPayload,
     Serve,
@@ -120,6 +124,8 @@ PAYLOAD = RevealPayload(False, compute_output_hash(OUTPUT), DIGEST, fill("k"), 9
 ABSTAINED = RevealPayload(True, bytes(32), None, bytes(32), 0)
 SALT = fill("s")
 COMMITMENT = compute_commitment(CHAIN, JOB, MEMBER, PAYLOAD, SALT)
+TWO_VOTES = tuple(Vote(VoteKind.NOTAR, 0, 300, fill(letter), 2, fill(letter, 64)) for letter in "hH")
+EVIDENCE = Evidence(EvidenceKind.TWO_NOTAR, 0, 300, 2, None, (TWO_VOTES[0], TWO_VOTES[1]))
 BODIES = (
     Transfer(MEMBER, 1, 1000, fill("r"), 250_000),
     Bond(MEMBER, 2, 1000, 5_000_000),
@@ -130,6 +136,7 @@ BODIES = (
     Reveal(MEMBER, JOB, PAYLOAD, SALT),
     Unbond(MEMBER, 6, 1000, 2_000_000),
     Withdraw(MEMBER, 7, 1000, MODEL),
+    Report(MEMBER, EVIDENCE),
 )
 SIGNED = tuple(sign_transaction(KEY, CHAIN, body) for body in BODIES)
 VALIDATORS = ValidatorSet((Validator(MEMBER, 30), Validator(fill("v"), 20), Validator(fill("w"), 2**53)))
@@ -257,8 +264,9 @@ def _list_ordering() -> Iterator[Sample]:
         0, 300, compute_header_hash(HEADER), compute_justification_hash(JUSTIFICATION), 0, signature
     )
     yield _plain(proposed)
-    votes = (Vote(NOTAR, 0, 300, fill("h"), 2, fill("x", 64)), Vote(NOTAR, 0, 300, fill("H"), 2, fill("y", 64)))
-    yield Sample("Evidence", EVIDENCE_CODEC, Evidence(EvidenceKind.TWO_NOTAR, 0, 300, 2, None, votes))
+    yield Sample("Evidence", EVIDENCE_CODEC, EVIDENCE)
+    accused = Evidence(EvidenceKind.TWO_PROPOSALS, 0, 300, 0, (proposed, replace(proposed, block_hash=fill("H"))), None)
+    yield Sample("Evidence of proposals", EVIDENCE_CODEC, accused)
 
 
 def _list_jobs() -> Iterator[Sample]:
@@ -305,8 +313,16 @@ def _list_state() -> Iterator[Sample]:
     assert exclusion.left is not None
     yield _plain(exclusion.left)
     yield _plain(exclusion)
+    yield _plain(RangeProof(3, 7, (fill("l"),), (fill("r"), fill("R"))))
     yield Sample("Account", entries.ACCOUNT_CODEC, entries.Account(1_000_000, 5_000_000, 100_000, 5))
     yield Sample("Unbonding", entries.UNBONDING_CODEC, entries.Unbonding(2_000_000, 1_800_000_600_000))
+    milestone = entries.Milestone(192, 290, 1_799_999_990_000)
+    yield _plain(milestone)
+    yield Sample("Milestones", entries.MILESTONES_CODEC, entries.Milestones((milestone,)))
+    conviction = entries.Conviction(
+        EvidenceKind.TWO_NOTAR, 0, 300, 201, 1_800_000_000_050, MEMBER, 100_000, 5_000_000, 1_500_000
+    )
+    yield Sample("Conviction", entries.CONVICTION_CODEC, conviction)
     chain = entries.Chain(200, 0, 300, 1_800_000_000_000, fill("b"), (0, 2, 1), 192, fill("C"), 10**12, 7_500)
     yield Sample("Chain", entries.CHAIN_CODEC, chain)
     yield Sample("Onion", entries.ONION_CODEC, entries.Onion(fill("o"), 12, 11))

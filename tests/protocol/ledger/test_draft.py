@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from protocol.codec import encode
 from protocol.errors import InvalidTransaction
+from protocol.evidence import EvidenceKind
 from protocol.jobs.life import list_bonded_nodes
 from protocol.jobs.settlement import JOB_CODEC, Phase
 from protocol.ledger.draft import Draft, Ledger, changed_entries, ledger_from_entries, list_keys
@@ -32,6 +33,7 @@ from tests.protocol.builders import (
     make_request,
     start_chain,
 )
+from tests.protocol.offences import convict, report
 
 GENESIS = make_genesis(params=replace(MINIMAL, retention_snapshots=4))
 NAMES = ("v0", "v1", "v2", "v3", "v4", "asker", "other")
@@ -52,7 +54,9 @@ class Happening:
 
 happenings = st.builds(
     Happening,
-    kind=st.sampled_from(["act", "act", "act", "act", "wait", "ask", "ask", "transfer", "bond", "unbond", "withdraw"]),
+    kind=st.sampled_from(
+        ["act", "act", "act", "act", "wait", "ask", "ask", "transfer", "bond", "unbond", "withdraw", "report"]
+    ),
     who=st.integers(0, len(NAMES) - 1),
     amount=st.sampled_from([0, 1, 7, 10_001, 33_333, 10**7, 10**9]),
     acting=st.one_of(st.just(127), st.sampled_from([127 - (1 << index) for index in range(7)]), st.integers(0, 127)),
@@ -75,6 +79,8 @@ def list_wanted(chain: TestChain, chance: Happening) -> list[SignedTransaction]:
             return [chain.sign(name, Unbond(node, chain.next_nonce(name), FOREVER, chance.amount))]
         case "withdraw":
             return [chain.sign(name, Withdraw(node, chain.next_nonce(name), FOREVER, make_request().model))]
+        case "report":
+            return [report(chain, other, convict(chain, f"v{chance.who % 5}", EvidenceKind(1 + chance.saying)))]
         case "ask":
             return [chain.ask(make_request(seats=(1, 3, 5)[chance.saying % 3], fee=chance.amount + 5_000), sender=name)]
         case "act":

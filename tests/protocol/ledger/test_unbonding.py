@@ -1,4 +1,4 @@
-"""Leaving: what may leave a bond, when it arrives, and that a model is no longer served (S1 to S5)."""
+"""Leaving: what may leave a bond, when it arrives, and that a model is no longer served (U1 to U5)."""
 
 import pytest
 from msgspec.structs import replace
