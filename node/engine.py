@@ -231,6 +231,9 @@ class Engine:
         target, self._parts.ordering.catch_up_target = self._parts.ordering.catch_up_target, None
         if target is not None:
             self._parts.catch_up.start(target)
+        evidence, self._parts.ordering.evidence = self._parts.ordering.evidence, []
+        for proof in evidence:
+            self._parts.postbox.report(proof)
         self._update_work()
         finalized = (*self._parts.catch_up.take_finalized(), *self._parts.ordering.flush())
         while finalized:

@@ -19,6 +19,7 @@ from node.wal import VoteWal
 from node.wire import Frame, encode_frame
 from protocol.block import Block
 from protocol.errors import InvalidBlock
+from protocol.evidence import Evidence
 from protocol.ledger.draft import Ledger
 from protocol.ledger.state import BuildContext, get_onion_gap
 from protocol.ordering import effects, events
@@ -84,6 +85,7 @@ class Ordering:
         self.state = state
         self.halted = ""
         self.catch_up_target: QuorumCert | None = None  # what the machine asked to catch up to; taken by the engine
+        self.evidence: list[Evidence] = []  # of broken rules, found since the engine last took it
         self._queue: deque[events.Event] = deque()
         self._outbox: list[tuple[tuple[NodeId, ...], bytes]] = []
         self._records: list[tuple[View, bytes]] = []
@@ -171,6 +173,7 @@ class Ordering:
                 self.catch_up_target = target
             case effects.EvidenceFound(evidence=evidence):
                 self._parts.telemetry.emit(Level.WARNING, "evidence_found", evidence=repr(evidence)[:500])
+                self.evidence.append(evidence)
             case effects.Misbehaviour(peer=peer, reason=reason, text=text):
                 self._parts.requests.charge(peer, reason.value, text)
             case effects.Halt(text=text):

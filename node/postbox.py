@@ -23,11 +23,12 @@ from node.wire import MAX_BATCH_BYTES, TOPIC_CERTIFICATES, TOPIC_TRANSACTIONS, T
 from protocol.codec import encode
 from protocol.crypto import SigningKey
 from protocol.errors import InvalidMessage, InvalidTransaction, Refusal, Rejection
+from protocol.evidence import Evidence
 from protocol.ledger.draft import Ledger
-from protocol.ledger.queries import get_account
+from protocol.ledger.queries import get_account, get_conviction
 from protocol.ordering.events import Timer
 from protocol.ordering.messages import QuorumCert
-from protocol.transactions import JobRequest, Submit, Transaction, compute_transaction_id, sign_transaction
+from protocol.transactions import JobRequest, Report, Submit, Transaction, compute_transaction_id, sign_transaction
 from protocol.units import JobId, NodeId
 from protocol.validators import compute_leader
 
@@ -110,6 +111,12 @@ class Postbox:
                 reason=refusal.reason.value,
                 text=str(refusal),
             )
+
+    def report(self, evidence: Evidence) -> None:
+        """Tell the ledger who broke a voting rule, unless it knows (rule E4)."""
+        offender = self._final.constants.validators.members[evidence.signer].node
+        if get_conviction(self._final, offender) is None:
+            self.offer_own(Report(self._key.public, evidence))
 
     def take_finalized(self, block: FinalizedBlock) -> None:
         """Drop what the block included, sample how long it took, and look again at what came too early."""
