@@ -31,6 +31,7 @@ class Watch:
     null: set[int] = field(default_factory=set)
     final: dict[int, Hash] = field(default_factory=dict)
     evidence: set[tuple[int, int, int]] = field(default_factory=set)
+    charged: set[int] = field(default_factory=set)
     ignored: frozenset[str] = frozenset()  # invariants not judged: to see what a mutant does to the others
 
     def break_rule(self, name: str, text: str) -> None:
@@ -88,3 +89,4 @@ class Watch:
         index = next(place for place, member in enumerate(self.context.validators.members) if member.node == peer)
         if index not in self.byzantine:
             self.break_rule("charged", f"honest validator {index} is charged: {text}")
+        self.charged.add(index)

@@ -51,6 +51,7 @@ from tests.simulation.parcels import Answer, Ask, Crash, Letter, Restart, Retry,
 from tests.simulation.world import World
 
 RETRY_MS = 200
+OBSERVERS = b"observers".ljust(32)  # the key under which `Addresses` lists those who only follow
 
 
 class Addresses:
@@ -194,7 +195,7 @@ class SimulatedNode:
                 if isinstance(effect.record, QuorumCert) and self.watch is not None:
                     self.watch.see_cert(effect.record)
             case Broadcast():
-                self.post(self.context.peers, effect.message)
+                self.post((*self.context.peers, OBSERVERS), effect.message)
             case Send():
                 self.post(effect.peers, effect.message)
             case SetTimer():
