@@ -15,6 +15,7 @@ from node.engine import Engine, EngineParts
 from node.errands import Errands
 from node.events import Chore, NodeEvent, TimerDue
 from node.fetch_server import FetchServer
+from node.join import Join, JoinMode
 from node.member import Generations, Member
 from node.mempool import Mempool
 from node.network import Network
@@ -22,6 +23,7 @@ from node.offences import Offences
 from node.ordering import Ordering, OrderingParts
 from node.postbox import Postbox
 from node.service import Service
+from node.snapshots import SnapshotWriter
 from node.storage import Storage
 from node.telemetry import Level, Telemetry
 from node.timers import Clock, Timers
@@ -50,6 +52,7 @@ class OpenDisk:
     wal: OpenedWal
     telemetry: Telemetry
     clock: Clock
+    join: JoinMode = JoinMode.AUTO
 
     @property
     def node(self) -> NodeId:
@@ -79,6 +82,9 @@ class Assembled:
 
     def start(self, world: OpenWorld, inbound: trio.MemoryReceiveChannel[NodeEvent]) -> None:
         """Let time and everything that happened reach the engine."""
+        snapshots = self.service.parts.snapshots
+        snapshots.offer_tip(self.service.parts.chain.final)
+        world.nursery.start_soon(snapshots.run)
         world.nursery.start_soon(forward_timers, self.timers, world.events)
         world.nursery.start_soon(self.engine.run, inbound)
 
@@ -112,7 +118,10 @@ def assemble(disk: OpenDisk, world: OpenWorld) -> Assembled:
             chain.final.ledger,
         ),
         member=Member(disk.node, disk.chain_id, disk.storage),
-        catch_up=CatchUp(chain, ordering, errands, world.network, disk.telemetry),
+        catch_up=CatchUp(
+            chain, ordering, errands, world.network, disk.telemetry, _make_join(disk, world, errands, ordering)
+        ),
+        snapshots=SnapshotWriter(disk.storage.snapshots, disk.telemetry),
         errands=errands,
         offences=offences,
         network=world.network,
@@ -131,6 +140,21 @@ async def forward_timers(timers: Timers[Timer | Chore], events: trio.MemorySendC
     """Every timer that is due becomes an event, until cancelled."""
     while True:
         await events.send(TimerDue(await timers.wait_due()))
+
+
+def _make_join(disk: OpenDisk, world: OpenWorld, errands: Errands, ordering: Ordering) -> Join:
+    context = ordering.state.context
+    return Join(
+        disk.join,
+        disk.genesis,
+        disk.storage.snapshots,
+        errands,
+        world.network,
+        context,
+        disk.telemetry,
+        world.nursery,
+        world.events,
+    )
 
 
 def _open_ordering(

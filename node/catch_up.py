@@ -2,7 +2,8 @@
 
 A claimed height is a hint; the target is a certificate that ordering has verified. A range ends in a block with its own FinalCert, or
 is tied to one by headers, so one quorum's signatures cover all of it. What is wrong is charged to the peer that sent it. Peers take
-turns, validators first, so that one that is silent or slow costs its share and no more.
+turns, validators first, so that one that is silent or slow costs its share and no more. Where blocks are too many, or gone, the chain
+is joined from a snapshot first (join.py).
 """
 
 from collections.abc import Iterator
@@ -11,12 +12,13 @@ from typing import Final
 
 from node.chain import Chain, FinalizedBlock
 from node.errands import Errands
-from node.events import FetchFailed, RangeFetched
+from node.events import FetchFailed, RangeFetched, SnapshotFetched, SnapshotMissing
+from node.join import Join
 from node.network import Network
 from node.ordering import Ordering
 from node.proofs import check_range
 from node.telemetry import Level, Telemetry
-from node.wire import BlockRange
+from node.wire import BlockRange, Manifest
 from protocol.errors import InvalidBlock, InvalidMessage
 from protocol.ordering import events
 from protocol.ordering.messages import QuorumCert
@@ -27,16 +29,24 @@ class CatchUp:
     """At most one catch-up under way; owned by the engine."""
 
     def __init__(
-        self, chain: Chain, ordering: Ordering, errands: Errands, network: Network, telemetry: Telemetry
+        self,
+        chain: Chain,
+        ordering: Ordering,
+        errands: Errands,
+        network: Network,
+        telemetry: Telemetry,
+        join: Join,
     ) -> None:
         self._chain: Final = chain
         self._ordering: Final = ordering
         self._errands: Final = errands
         self._network: Final = network
         self._telemetry: Final = telemetry
+        self._join: Final = join
         self._asked: NodeId | None = None
         self._tried: set[NodeId] = set()  # in this round
         self._failed: set[NodeId] = set()
+        self._lacking: set[NodeId] = set()  # joined too late to have the next block
         self._finalized: list[FinalizedBlock] = []
         self.target: QuorumCert | None = None
 
@@ -58,10 +68,15 @@ class CatchUp:
         """Ask again where nobody could be asked; all who failed get another chance."""
         if self.target is not None and self._asked is None:
             self._failed.clear()
+            self._lacking.clear()
+            self._join.retry()
             self._ask()
 
-    def take(self, event: RangeFetched | FetchFailed) -> None:
+    def take(self, event: RangeFetched | FetchFailed | SnapshotFetched | SnapshotMissing) -> None:
         """Work through an answer and ask for what is still missing."""
+        if isinstance(event, SnapshotFetched | SnapshotMissing):
+            self._take_snapshot(event)
+            return
         self._asked = None
         if self.target is None:
             return
@@ -75,7 +90,11 @@ class CatchUp:
         return finalized
 
     def _ask(self) -> None:
-        if self.target is None or self._asked is not None:
+        if self.target is None or self._asked is not None or self._join.is_running:
+            return
+        height = self._chain.final.header.height
+        if self._join.is_due(height, is_stranded=False):
+            self._join.start(height, is_stranded=False)
             return
         peer = next(self._list_next(), None)
         if peer is None and self._tried:
@@ -84,7 +103,9 @@ class CatchUp:
         if peer is not None:
             self._asked = peer
             self._tried.add(peer)
-            self._errands.fetch_range(self._chain.final.header.height + 1, peer)
+            self._errands.fetch_range(height + 1, peer)
+        elif self._lacking and self._join.is_due(height, is_stranded=True):
+            self._join.start(height, is_stranded=True)
 
     def _list_next(self) -> Iterator[NodeId]:
         """Who may be asked now: validators before strangers, nobody twice before everybody had its turn."""
@@ -99,6 +120,8 @@ class CatchUp:
     def _apply(self, peer: NodeId, answer: BlockRange) -> bool:
         """Whether the range was good. What was final before it stays final, whatever the rest of the range is worth."""
         if not answer.blocks and answer.final_cert is None:
+            if answer.base_height > self._chain.final.header.height + 1:
+                self._lacking.add(peer)
             return False  # it has nothing for us: no fault of its own
         final = self._chain.final
         try:
@@ -118,6 +141,31 @@ class CatchUp:
         self._chain.store()
         self._finish_at_target(cert)
         return True
+
+    def _take_snapshot(self, event: SnapshotFetched | SnapshotMissing) -> None:
+        if self.target is None:
+            return
+        if isinstance(event, SnapshotFetched):
+            self._adopt(event.manifest)
+        self._ask()
+
+    def _adopt(self, manifest: Manifest) -> None:
+        """Begin with the snapshot that this manifest proves; the blocks above it follow as ranges."""
+        block, cert = manifest.block, manifest.final_cert
+        assert block is not None and cert is not None, manifest
+        try:
+            ledger = self._join.load(block)
+        except (
+            InvalidMessage
+        ) as error:  # every chunk was proven when it came: a disk that forgets, or a quorum that lies
+            self._telemetry.emit(Level.ERROR, "snapshot_unusable", height=block.header.height, text=str(error))
+            self._join.give_up()
+            return
+        self._finalized.append(self._chain.adopt(block, ledger, cert, self._ordering.wal_position))
+        self._lacking.clear()
+        self._failed.clear()
+        self._telemetry.emit(Level.INFO, "snapshot_joined", height=block.header.height, entries=len(ledger.entries))
+        self._finish_at_target(cert)
 
     def _halt(self, error: InvalidBlock) -> None:
         """A quorum made final what this node's ledger refuses: no peer's fault, and nothing here may go on."""

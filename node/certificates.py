@@ -62,6 +62,8 @@ class CertificateShelf:
             for owed in self._owed:
                 owed.headers.append(block.header)
             for job in block.settled:
+                if self._is_too_old(job, block.ledger):
+                    continue
                 self._owed.append(_Owed(job, self._collect(job, block, before, load_block), [block.header]))
             if block.cert is not None:
                 for owed in self._owed:
@@ -98,7 +100,13 @@ class CertificateShelf:
             )
         if view.settlement is None:
             return f"job {job.hex()[:12]} has not settled yet (it is {view.phase.name.lower()}): wait for it"
-        return f"job {job.hex()[:12]} settled before this node kept certificates: ask another node"
+        return f"job {job.hex()[:12]} settled or began before this node did: ask another node for its certificate"
+
+    def _is_too_old(self, job: JobId, ledger: Ledger) -> bool:
+        """Whether a job was submitted before the block from which this node joined: what proves it is not here."""
+        view = get_job(ledger, job)
+        assert view is not None and view.settlement is not None, job.hex()
+        return view.settlement.submit_height < self._storage.base_height
 
     def _collect(
         self, job: JobId, block: FinalizedBlock, before: Ledger, load_block: LoadBlock

@@ -10,11 +10,12 @@ from typing import TypeAlias
 
 from node.disk import DamagedStorage
 from node.storage import Storage
-from node.stored import BlockCommit, encode_stored_block
+from node.stored import BlockCommit, InstalledSnapshot, JobPlace, encode_stored_block
 from protocol.block import Block, Header, compute_header_hash
 from protocol.codec import encode
 from protocol.genesis import Genesis
-from protocol.ledger.draft import Ledger, changed_entries, ledger_from_entries
+from protocol.jobs.settlement import JOB_CODEC, SETTLEMENT_CODEC
+from protocol.ledger.draft import Ledger, changed_entries, ledger_from_entries, list_keys
 from protocol.ledger.entries import Kind
 from protocol.ledger.state import BuildContext, BuiltBlock, build_block, check_block, create_genesis
 from protocol.ordering.messages import QuorumCert
@@ -103,6 +104,28 @@ class Chain:
         self._executed = {**kept, self.final.hash: self.final}
         return tuple(finalized)
 
+    def adopt(self, block: Block, ledger: Ledger, cert: QuorumCert, wal_position: int) -> FinalizedBlock:
+        """Begin anew with a final block and the state after it, whose snapshot is on the disk; nothing below it is here any more.
+
+        Raises: StorageFailure.
+        """
+        block_hash = compute_header_hash(block.header)
+        own_cert = cert if block_hash == cert.block_hash else None
+        transactions = _name_transactions(block)
+        stored = encode_stored_block(block, block_hash, None if own_cert is None else encode(own_cert))
+        ids = tuple(transaction for transaction, _ in transactions)
+        jobs = _list_jobs(ledger)
+        self._storage.install_snapshot(InstalledSnapshot(stored, ids, ledger.entries, jobs, wal_position))
+        self._commits, self._unstored, self._stored_ledger = [], [], ledger
+        self.final = Executed(block.header, block_hash, ledger, None)
+        self._executed = {block_hash: self.final}
+        return FinalizedBlock(block.header, block_hash, ledger, transactions, (), own_cert)
+
+    @property
+    def base_height(self) -> Height:
+        """The lowest block that is here, or will be."""
+        return self._storage.base_height
+
     def store(self) -> bool:
         """Whether anything waited to be stored; it is durable now.
 
@@ -130,8 +153,7 @@ class Chain:
     def _finalize_one(self, executed: Executed, cert: QuorumCert | None, wal_position: int) -> FinalizedBlock:
         block = executed.block
         assert block is not None, executed.header.height
-        bodies = [TRANSACTION_CODEC.decode(encoded).body for encoded in block.body]
-        transactions = tuple((compute_transaction_id(body), body) for body in bodies)
+        transactions = _name_transactions(block)
         changed = changed_entries(executed.ledger)
         settled = list_settled(executed.ledger)
         self._commits.append(
@@ -148,6 +170,21 @@ class Chain:
         finalized = FinalizedBlock(executed.header, executed.hash, executed.ledger, transactions, settled, cert)
         self._unstored.append(finalized)
         return finalized
+
+
+def _name_transactions(block: Block) -> tuple[tuple[Hash, Transaction], ...]:
+    bodies = [TRANSACTION_CODEC.decode(encoded).body for encoded in block.body]
+    return tuple((compute_transaction_id(body), body) for body in bodies)
+
+
+def _list_jobs(ledger: Ledger) -> tuple[JobPlace, ...]:
+    """Between which blocks the jobs ran that this state still knows."""
+    opened = [JOB_CODEC.decode(ledger.entries[key]) for key in list_keys(ledger, bytes((Kind.OPEN_JOB,)))]
+    settled = [SETTLEMENT_CODEC.decode(ledger.entries[key]) for key in list_keys(ledger, bytes((Kind.SETTLEMENT,)))]
+    return (
+        *(JobPlace(job.job, job.submit_height, None) for job in opened),
+        *(JobPlace(each.job, each.submit_height, each.settle_height) for each in settled),
+    )
 
 
 def list_settled(ledger: Ledger) -> tuple[JobId, ...]:

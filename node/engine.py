@@ -20,6 +20,8 @@ from node.events import (
     JobOffered,
     NodeEvent,
     RangeFetched,
+    SnapshotFetched,
+    SnapshotMissing,
     TimerDue,
     TransactionOffered,
 )
@@ -38,6 +40,7 @@ from node.network import (
 from node.offences import Offences
 from node.ordering import Ordering
 from node.postbox import Postbox
+from node.snapshots import SnapshotWriter
 from node.telemetry import Level, Telemetry
 from node.timers import Timers
 from node.wire import TOPIC_CERTIFICATES, Status, TransactionBatch, decode_batch, decode_frame
@@ -64,6 +67,7 @@ class EngineParts:
     postbox: Postbox
     member: Member
     catch_up: CatchUp
+    snapshots: SnapshotWriter
     errands: Errands
     offences: Offences
     network: Network
@@ -127,7 +131,7 @@ class Engine:
             case CertsFetched(peer=peer, certs=certs):
                 for cert in certs:
                     self._feed(events.CertReceived(self._now_ms(), peer, cert))
-            case RangeFetched() | FetchFailed():
+            case RangeFetched() | FetchFailed() | SnapshotFetched() | SnapshotMissing():
                 self._parts.catch_up.take(event)
             case PeerUp() | PeerDown() | PeerRefused() | Misbehaviour() | CallbackFault():
                 self._take_peer(event)
@@ -245,6 +249,7 @@ class Engine:
     def _act_on(self, finalized: tuple[FinalizedBlock, ...]) -> None:
         for block in finalized:
             self._parts.postbox.take_finalized(block)
+            self._parts.snapshots.offer(block.header.height, block.ledger)
         newest = finalized[-1]
         self._parts.member.forget_old(newest.ledger)
         self._parts.telemetry.emit(
@@ -322,7 +327,8 @@ class Engine:
     def _make_status(self) -> Status:
         final = self._parts.chain.final
         sees = tuple(sorted(self._parts.network.connected()))
-        return Status(final.header.height, final.hash, 1, self._parts.ordering.state.view, sees)
+        base, view = self._parts.chain.base_height, self._parts.ordering.state.view
+        return Status(final.header.height, final.hash, base, view, sees)
 
     def _feed(self, event: events.Event) -> None:
         self._parts.ordering.feed(event)

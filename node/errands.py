@@ -102,10 +102,14 @@ class Errands:
         finally:
             self._running.discard(key)
 
-    async def _ask(self, peer: NodeId, request: FetchRequest) -> bytes:
+    async def ask(self, peer: NodeId, request: FetchRequest) -> bytes:
+        """A peer's answer, unread.
+
+        Raises: FetchError.
+        """
         return await self._network.request(peer, encode(request), FETCH_TIMEOUT_S)
 
-    async def _ask_in_turn(
+    async def ask_in_turn(
         self, peers: Sequence[NodeId], request: FetchRequest, judge: Callable[[bytes], R | None]
     ) -> tuple[NodeId, R] | None:
         """The first answer that `judge` takes, and whose it is."""
@@ -114,7 +118,7 @@ class Errands:
 
             async def ask_one(peer: NodeId, done: trio.Event) -> None:
                 try:
-                    answer = judge(await self._ask(peer, request))
+                    answer = judge(await self.ask(peer, request))
                     if answer is not None:
                         found.append((peer, answer))
                         nursery.cancel_scope.cancel()
@@ -133,19 +137,19 @@ class Errands:
         return found[0] if found else None
 
     async def _fetch_block(self, block_hash: Hash, peers: tuple[NodeId, ...]) -> None:
-        found = await self._ask_in_turn(peers, FetchBody(block_hash), partial(_judge_body, block_hash))
+        found = await self.ask_in_turn(peers, FetchBody(block_hash), partial(_judge_body, block_hash))
         if found is not None:
             await self._events.send(BlockFetched(*found))
 
     async def _fetch_certs(self, views: tuple[View, ...], peers: tuple[NodeId, ...]) -> None:
         for view in views:
-            found = await self._ask_in_turn(peers, FetchCert(view), partial(_judge_certs, view))
+            found = await self.ask_in_turn(peers, FetchCert(view), partial(_judge_certs, view))
             if found is not None:
                 await self._events.send(CertsFetched(*found))
 
     async def _fetch_range(self, start: Height, peer: NodeId) -> None:
         try:
-            answer = BLOCK_RANGE_CODEC.decode(await self._ask(peer, FetchBlocks(start)))
+            answer = BLOCK_RANGE_CODEC.decode(await self.ask(peer, FetchBlocks(start)))
         except FetchError as error:
             await self._events.send(FetchFailed(peer, str(error)))
         except InvalidMessage as error:
@@ -158,7 +162,7 @@ class Errands:
         """An output's bytes; none where the holder does not hold it. Every chunk but the last is whole, so few requests do."""
         gathered, total = b"", None
         while total is None or len(gathered) < total:
-            answer = OUTPUT_CHUNK_CODEC.decode(await self._ask(holder, FetchOutput(output_hash, len(gathered))))
+            answer = OUTPUT_CHUNK_CODEC.decode(await self.ask(holder, FetchOutput(output_hash, len(gathered))))
             total = answer.total if total is None else total
             expected = min(OUTPUT_CHUNK_BYTES, total - len(gathered))
             if total > MAX_ENCODED_OUTPUT_BYTES:

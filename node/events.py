@@ -8,7 +8,7 @@ import trio
 
 from node.inference import InferenceEvent
 from node.network import NetworkEvent
-from node.wire import BlockRange
+from node.wire import BlockRange, Manifest
 from protocol.block import Block
 from protocol.errors import Refusal
 from protocol.ordering.events import Timer
@@ -81,6 +81,18 @@ class FetchFailed:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class SnapshotFetched:
+    """Every chunk of the snapshot that this manifest proves is on the disk."""
+
+    manifest: Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotMissing:
+    """No peer gave a whole snapshot that is worth joining from."""
+
+
 NodeEvent: TypeAlias = (
     NetworkEvent
     | InferenceEvent
@@ -91,4 +103,6 @@ NodeEvent: TypeAlias = (
     | CertsFetched
     | RangeFetched
     | FetchFailed
+    | SnapshotFetched
+    | SnapshotMissing
 )

@@ -18,6 +18,7 @@ from node.disk import SYSTEM_DISK, DiskCalls, StorageFailure
 from node.events import NodeEvent
 from node.fetch_server import FetchServer
 from node.inference import InferenceDone, InferenceFailed, InferenceRequest
+from node.join import JoinMode
 from node.storage import open_storage
 from node.telemetry import Level, Telemetry
 from node.wal import open_wal
@@ -126,6 +127,7 @@ class LiveNode:
     is_mute: bool = False
     max_pages: int = 0
     disk: DiskCalls = SYSTEM_DISK
+    join: JoinMode = JoinMode.AUTO
     log: io.StringIO = field(default_factory=io.StringIO)
     error: BaseException | None = None
     _node: Assembled | None = None
@@ -192,6 +194,7 @@ class LiveNode:
             wal=wal,
             telemetry=Telemetry(self.log, Level.DEBUG),
             clock=TrioClock(),
+            join=self.join,
         )
         self._events, inbound = trio.open_memory_channel[NodeEvent](CHANNEL_EVENTS)
         server = FetchServer(storage)
