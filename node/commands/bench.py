@@ -67,8 +67,9 @@ def ledger(
     as_json: options.Json = False,
 ) -> int:
     """Load a devnet with real transfers: finality, throughput, processor time, memory, and where the time goes."""
+    from node.commands.bench_figures import print_ledger_figures
     from node.commands.bench_job import describe_machine
-    from node.commands.bench_ledger import LedgerPlan, measure_ledger, print_ledger_figures
+    from node.commands.bench_ledger import LedgerPlan, measure_ledger
     from node.commands.bench_plot import check_plot_possible, draw_plot
     from node.render import print_json, print_note
 
@@ -78,7 +79,7 @@ def ledger(
     print_note(machine)
     run = measure_ledger(LedgerPlan(home, directory, nodes, rate, seconds, blocks, saturate))
     if plot is not None:
-        draw_plot(plot, machine, run.curves)
+        draw_plot(plot, machine, run.seen)
     if as_json:
         print_json(run.figures)
     else:

@@ -10,18 +10,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
 from typing import Final
 
-import msgspec
-
-from node.commands.bench_job import BenchPlan, Percentiles, get_percentile, measure_jobs
+from node.commands.bench_figures import MEGABYTE, LedgerFigures, Seen, subtract_costs, sum_up
+from node.commands.bench_job import BenchPlan, measure_jobs
 from node.commands.bench_load import (
     Network,
     Pace,
@@ -32,12 +30,12 @@ from node.commands.bench_load import (
     read_network,
     send_transfers,
 )
-from node.commands.bench_watch import Cost, Moment, Watch, Watched, compute_slope, count_transactions, read_cost
+from node.commands.bench_watch import Watch, Watched, count_transactions, read_cost
 from node.commands.connect import DEVNET_FILE, list_devnet_nodes
 from node.faults import Fault, Trouble
 from node.home import Home
 from node.keys import NodeKey, load_key
-from node.render import ProgressLine, open_console, print_facts, print_note
+from node.render import ProgressLine, print_note
 from node.rpc_client import NodeClient
 
 IDLE_S: Final = 20.0
@@ -47,7 +45,7 @@ DRAIN_S: Final = 60.0
 PURSES_A_NODE: Final = 128
 CHECKED_JOBS: Final = 5
 CHECKED_MODEL: Final = "arith-s"
-MEGABYTE: Final = 1e6
+STEADY: Final = "steady"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,54 +61,12 @@ class LedgerPlan:
     is_saturating: bool
 
 
-class Breakdown(msgspec.Struct, frozen=True):
-    """Where a stretch's time went, mean of the nodes. Units: percent of one core, of the time, of the processor time."""
-
-    stretch: str
-    cpu_percent: float
-    kernel_percent: float
-    disk_wait_percent: float
-    cpu_by_area_percent: dict[str, float]
-
-
-class Stretch(msgspec.Struct, frozen=True):
-    """One load and what came of it. Units: MB; times in seconds since the stretch began."""
-
-    seconds: float
-    offered_per_s: float
-    tx_per_s: float
-    blocks: int
-    views: int  # more than blocks where leaders were too slow
-    finality_ms: Percentiles
-    rss_start_mb: float
-    rss_end_mb: float
-    rss_slope_mb_per_h: float
-    refused: dict[str, int]
-    breakdown: Breakdown
-
-
-class LedgerFigures(msgspec.Struct, frozen=True):
-    """finality_ms and rss_slope_mb_per_h at the steady rate; tx_per_s as far as the network was driven."""
-
-    finality_ms: Percentiles
-    tx_per_s: float
-    idle_cpu_percent: float
-    rss_slope_mb_per_h: float
-    certificate_check_ms: float | None
-    breakdown: Breakdown
-    nodes: int
-    transaction_bytes: int
-    rss_ready_mb: float
-    steady: Stretch
-    saturated: Stretch | None
-
-
 @dataclass(frozen=True, slots=True)
 class LedgerRun:
-    """The figures, and what a plot shows: each stretch's name, moments and final blocks as (time in ms, transactions)."""
+    """The figures, and what was seen, for a plot."""
 
     figures: LedgerFigures
-    curves: tuple[tuple[str, tuple[Moment, ...], tuple[tuple[int, int], ...]], ...]
+    seen: tuple[Seen, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,14 +74,6 @@ class _Town:
     network: Network
     watched: tuple[Watched, ...]
     purses: tuple[tuple[Purse, ...], ...]  # by node
-
-
-@dataclass(frozen=True, slots=True)
-class _Measured:
-    stretch: Stretch
-    moments: tuple[Moment, ...]
-    blocks: tuple[tuple[int, int], ...]
-    transfer_bytes: int
 
 
 def measure_ledger(plan: LedgerPlan) -> LedgerRun:
@@ -171,25 +119,24 @@ def _measure(plan: LedgerPlan, home: Path) -> LedgerRun:
     check_ms = _measure_certificate(home)
     line.show("funding accounts")
     town = _make_town(home, watched)
-    steady = _measure_stretch("steady", plan, town, Pace(plan.rate / len(watched), 0), line)
-    saturated = _measure_stretch("saturated", plan, town, Pace(None, 0), line) if plan.is_saturating else None
+    steady = _measure_stretch(STEADY, plan, town, Pace(plan.rate / len(watched), 0), line)
+    loaded = [_measure_stretch("saturated", plan, town, Pace(None, 0), line)] if plan.is_saturating else []
     line.clear()
-    hardest = (saturated or steady).stretch
+    stretches = [sum_up(seen) for seen in (steady, *loaded)]
     figures = LedgerFigures(
-        finality_ms=steady.stretch.finality_ms,
-        tx_per_s=hardest.tx_per_s,
+        finality_ms=stretches[0].finality_ms,
+        tx_per_s=stretches[-1].tx_per_s,
         idle_cpu_percent=round(idle_percent, 1),
-        rss_slope_mb_per_h=steady.stretch.rss_slope_mb_per_h,
+        rss_slope_mb_per_h=stretches[0].rss_slope_mb_per_h,
         certificate_check_ms=check_ms,
-        breakdown=hardest.breakdown,
+        breakdown=stretches[-1].breakdown,
         nodes=len(watched),
-        transaction_bytes=steady.transfer_bytes,
+        transaction_bytes=max(tally.transfer_bytes for tally in steady.tallies),
         rss_ready_mb=round(rss_ready / MEGABYTE, 1),
-        steady=steady.stretch,
-        saturated=None if saturated is None else saturated.stretch,
+        steady=stretches[0],
+        saturated=stretches[1] if loaded else None,
     )
-    named = [("steady", steady), *([] if saturated is None else [("saturated", saturated)])]
-    return LedgerRun(figures, tuple((name, each.moments, each.blocks) for name, each in named))
+    return LedgerRun(figures, (steady, *loaded))
 
 
 def _list_watched(home: Path) -> tuple[Watched, ...]:
@@ -240,99 +187,46 @@ def _make_town(home: Path, watched: Sequence[Watched]) -> _Town:
     return _Town(network, tuple(watched), tuple(tuple(own) for own in purses))
 
 
-def _measure_stretch(name: str, plan: LedgerPlan, town: _Town, pace: Pace, line: ProgressLine) -> _Measured:
+def _measure_stretch(name: str, plan: LedgerPlan, town: _Town, pace: Pace, line: ProgressLine) -> Seen:
     _drain(town.watched)
     watch, stop = Watch(town.watched), Event()
-    costs = [read_cost(node) for node in town.watched]
-    start, began_ms = watch.look(), time.time_ns() // 1_000_000
+    before = [read_cost(node) for node in town.watched]
     with ThreadPoolExecutor(len(town.watched)) as pool:
-        jobs = [
+        senders = [
             pool.submit(
-                send_transfers, NodeClient(node.client.url), town.network, own, _take_turns(pace, index, plan), stop
+                send_transfers,
+                NodeClient(node.client.url),
+                town.network,
+                own,
+                replace(pace, offset_s=index / plan.rate),
+                stop,
             )
             for index, (node, own) in enumerate(zip(town.watched, town.purses, strict=True))
         ]
         try:
-            blocks = plan.blocks if name == "steady" else 0
-            end = start
-            while not any(job.done() for job in jobs):
-                end = watch.look()
-                done_s, done_blocks = end.at_s - start.at_s, end.height - start.height
-                line.show(f"{name}: {done_s:.0f} s, {done_blocks} blocks, {end.waiting} waiting")
-                if done_s >= plan.seconds and done_blocks >= blocks:
-                    break
-                time.sleep(LOOK_S)
+            _watch_until_done(name, plan, watch, senders, line)
         finally:
             stop.set()
-        ended_ms = time.time_ns() // 1_000_000
-        tallies = [job.result() for job in jobs]
-    spent = [_subtract(read_cost(node), cost) for node, cost in zip(town.watched, costs, strict=True)]
+        tallies = tuple(sender.result() for sender in senders)
+    spent = [subtract_costs(read_cost(node), cost) for node, cost in zip(town.watched, before, strict=True)]
     line.show(f"{name}: counting in the blocks")
-    return _sum_up(name, town, watch.moments, tallies, spent, (began_ms, ended_ms))
+    heights = watch.moments[0].height, watch.moments[-1].height
+    blocks = count_transactions(town.watched[0].client, *heights)
+    return Seen(name, tuple(watch.moments), blocks, tallies, tuple(spent))
 
 
-def _take_turns(pace: Pace, index: int, plan: LedgerPlan) -> Pace:
-    return Pace(pace.per_second, index / plan.rate)
-
-
-def _sum_up(
-    name: str,
-    town: _Town,
-    moments: Sequence[Moment],
-    tallies: Sequence[Tally],
-    spent: Sequence[Cost],
-    span_ms: tuple[int, int],
-) -> _Measured:
-    start, end = moments[0], moments[-1]
-    seconds = end.at_s - start.at_s
-    finality = sorted(value for moment in moments[1:] for value in moment.finality_ms)
-    blocks = tuple(count_transactions(town.watched[0].client, start.height, end.height))
-    final = sum(count for time_ms, count in blocks if span_ms[0] <= time_ms <= span_ms[1])
-    refused = sum((tally.refused for tally in tallies), Counter[str]())
-    stretch = Stretch(
-        seconds=round(seconds, 1),
-        offered_per_s=round(sum(tally.accepted for tally in tallies) / seconds, 1),
-        tx_per_s=round(final / seconds, 1),
-        blocks=end.height - start.height,
-        views=end.view - start.view,
-        finality_ms=Percentiles(get_percentile(finality, 50), get_percentile(finality, 99)),
-        rss_start_mb=round(max(start.rss) / MEGABYTE, 1),
-        rss_end_mb=round(max(end.rss) / MEGABYTE, 1),
-        rss_slope_mb_per_h=round(_find_steepest(moments), 1),
-        refused=dict(refused),
-        breakdown=_break_down(name, spent, seconds),
-    )
-    return _Measured(stretch, tuple(moments), blocks, max(tally.transfer_bytes for tally in tallies))
-
-
-def _find_steepest(moments: Sequence[Moment]) -> float:
-    """The growth of the node that grows most. Units: MB an hour."""
-    slopes = [
-        compute_slope([(moment.at_s / 3600, moment.rss[index] / MEGABYTE) for moment in moments])
-        for index in range(len(moments[0].rss))
-    ]
-    return max(slopes)
-
-
-def _subtract(after: Cost, before: Cost) -> Cost:
-    return Cost(
-        after.cpu_s - before.cpu_s,
-        after.system_s - before.system_s,
-        after.disk_wait_ms - before.disk_wait_ms,
-        after.areas - before.areas,
-    )
-
-
-def _break_down(name: str, spent: Sequence[Cost], seconds: float) -> Breakdown:
-    areas = sum((cost.areas for cost in spent), Counter[str]())
-    total, whole_s = areas.total() or 1, seconds * len(spent)
-    return Breakdown(
-        stretch=name,
-        cpu_percent=round(100 * sum(cost.cpu_s for cost in spent) / whole_s, 1),
-        kernel_percent=round(100 * sum(cost.system_s for cost in spent) / whole_s, 1),
-        disk_wait_percent=round(sum(cost.disk_wait_ms for cost in spent) / 10 / whole_s, 1),
-        cpu_by_area_percent={area: round(100 * count / total, 1) for area, count in areas.most_common()},
-    )
+def _watch_until_done(
+    name: str, plan: LedgerPlan, watch: Watch, senders: Sequence[Future[Tally]], line: ProgressLine
+) -> None:
+    start = watch.look()
+    blocks = plan.blocks if name == STEADY else 0
+    while not any(sender.done() for sender in senders):  # one that ended early has a fault to tell
+        time.sleep(LOOK_S)
+        now = watch.look()
+        done_s, done_blocks = now.at_s - start.at_s, now.height - start.height
+        line.show(f"{name}: {done_s:.0f} s, {done_blocks} blocks, {now.waiting} waiting")
+        if done_s >= plan.seconds and done_blocks >= blocks:
+            return
 
 
 def _drain(watched: Sequence[Watched]) -> None:
@@ -340,42 +234,3 @@ def _drain(watched: Sequence[Watched]) -> None:
     while Watch(watched).look().waiting and time.monotonic() < deadline:
         time.sleep(LOOK_S)
     time.sleep(SETTLE_S)
-
-
-def print_ledger_figures(figures: LedgerFigures) -> None:
-    """The figures with their units."""
-    check = figures.certificate_check_ms
-    facts = [
-        ("finality", f"p50 {figures.finality_ms.p50} ms, p99 {figures.finality_ms.p99} ms at a steady rate"),
-        ("throughput", f"{figures.tx_per_s:,.0f} transfers of {figures.transaction_bytes} bytes a second"),
-        ("idle", f"{figures.idle_cpu_percent:.1f} % of a core, the busiest of {figures.nodes} nodes"),
-        ("memory", f"{figures.rss_ready_mb:.1f} MB when ready, growing {figures.rss_slope_mb_per_h:+.1f} MB an hour"),
-        ("certificate", "none to check" if check is None else f"checked in {check:.2f} ms"),
-    ]
-    for stretch in (figures.steady, figures.saturated):
-        if stretch is not None:
-            facts.extend(_describe(stretch))
-    print_facts(open_console(), facts)
-
-
-def _describe(stretch: Stretch) -> list[tuple[str, str]]:
-    spent = stretch.breakdown
-    areas = ", ".join(f"{area} {share:.0f} %" for area, share in spent.cpu_by_area_percent.items() if share >= 1)
-    return [
-        (
-            spent.stretch,
-            (
-                f"{stretch.seconds:.0f} s, {stretch.blocks} blocks in {stretch.views} views, {stretch.tx_per_s:,.0f} final a second, finality p50"
-                f" {stretch.finality_ms.p50} ms p99 {stretch.finality_ms.p99} ms"
-            ),
-        ),
-        ("  memory", f"{stretch.rss_start_mb:.1f} MB at the start, {stretch.rss_end_mb:.1f} MB at the end"),
-        (
-            "  a node",
-            (
-                f"{spent.cpu_percent:.0f} % of a core ({spent.kernel_percent:.0f} % in the kernel),"
-                f" {spent.disk_wait_percent:.0f} % of the time waiting for the disk"
-            ),
-        ),
-        ("  its time", areas),
-    ]

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, cast
 
+from node.commands.bench_figures import Seen
 from node.commands.bench_job import get_percentile
-from node.commands.bench_watch import Moment
+from node.commands.bench_watch import BlockCount
 from node.disk import disk_fault
 from node.faults import Fault, Trouble
-
-Curve = tuple[str, tuple[Moment, ...], tuple[tuple[int, int], ...]]
 
 
 class _Axes(Protocol):
@@ -37,15 +36,14 @@ def check_plot_possible() -> None:
     _load_matplotlib()
 
 
-def draw_plot(path: Path, machine: str, curves: Sequence[Curve]) -> None:
+def draw_plot(path: Path, machine: str, curves: Sequence[Seen]) -> None:
     """A picture of the curves, in a file. Raises: Fault; StorageFailure."""
     figure = _load_matplotlib().Figure(figsize=(6.0 * len(curves), 7.0), layout="constrained")
     for column, curve in enumerate(curves, 1):
-        name, moments, blocks = curve
-        counted = _count_seconds(blocks)
+        counted, moments = _count_seconds(curve.blocks), curve.moments
         upper = figure.add_subplot(2, len(curves), column)
         upper.plot(range(len(counted)), counted, label="final transactions a second")
-        _finish(upper, name if column > 1 else f"{name}\n{machine}", "1/s")
+        _finish(upper, curve.name if column > 1 else f"{curve.name}\n{machine}", "1/s")
         lower = figure.add_subplot(2, len(curves), len(curves) + column)
         sampled = [moment for moment in moments[1:] if moment.finality_ms]
         times = [moment.at_s - moments[0].at_s for moment in sampled]
@@ -70,13 +68,13 @@ def _load_matplotlib() -> _FigureModule:
         ) from error
 
 
-def _count_seconds(blocks: Sequence[tuple[int, int]]) -> list[int]:
+def _count_seconds(blocks: Sequence[BlockCount]) -> list[int]:
     if not blocks:
         return []
-    first = blocks[0][0]
+    first = blocks[0].time_ms
     counted: Counter[int] = Counter()
-    for time_ms, count in blocks:
-        counted[(time_ms - first) // 1000] += count
+    for block in blocks:
+        counted[(block.time_ms - first) // 1000] += block.transactions
     return [counted[second] for second in range(max(counted) + 1)]
 
 

@@ -48,6 +48,14 @@ class Moment:
     finality_ms: tuple[int, ...]  # new since the moment before
 
 
+@dataclass(frozen=True, slots=True)
+class BlockCount:
+    """One final block. Units: time_ms since the epoch."""
+
+    time_ms: int
+    transactions: int
+
+
 @dataclass(slots=True)
 class Watch:
     """Looks at all nodes now and then."""
@@ -101,8 +109,8 @@ def compute_slope(points: Sequence[tuple[float, float]]) -> float:
     return sum((x - mean_x) * (y - mean_y) for x, y in points) / spread if spread else 0.0
 
 
-def count_transactions(client: NodeClient, above: int, to: int) -> list[tuple[int, int]]:
-    """(block time in milliseconds, number of transactions) of the blocks above one height up to another."""
+def count_transactions(client: NodeClient, above: int, to: int) -> tuple[BlockCount, ...]:
+    """The final blocks above one height up to another."""
     heights = range(above + 1, to + 1)
     blocks = [client.call("block_get", BlockParams(height), BlockResult) for height in heights]
-    return [(block.time_ms, len(block.transactions)) for block in blocks]
+    return tuple(BlockCount(block.time_ms, len(block.transactions)) for block in blocks)
