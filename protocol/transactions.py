@@ -105,6 +105,12 @@ class Withdraw(AccountTransaction, frozen=True, tag=9):
     model: ModelId
 
 
+class RenewOnion(AccountTransaction, frozen=True, tag=11):
+    """The tip of a validator's next hash onion, registered long before its first layer is revealed."""
+
+    tip: Hash
+
+
 class Commit(Message, frozen=True, tag=6):
     """A member's promise of an answer that nobody can read yet."""
 
@@ -139,7 +145,9 @@ class Report(Message, frozen=True, tag=10):
     evidence: Evidence
 
 
-Transaction: TypeAlias = Transfer | Bond | Serve | RegisterModel | Submit | Commit | Reveal | Unbond | Withdraw | Report
+Transaction: TypeAlias = (
+    Transfer | Bond | Serve | RegisterModel | Submit | Commit | Reveal | Unbond | Withdraw | Report | RenewOnion
+)
 JobTransaction: TypeAlias = Commit | Reveal
 FreeTransaction: TypeAlias = Report | Commit | Reveal
 """Without nonce and fee: unique by what it is about."""

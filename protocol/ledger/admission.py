@@ -1,4 +1,4 @@
-"""What a state says to a transaction (rules T1 to T13, U1, U5, E5): one check for each kind; nothing here writes.
+"""What a state says to a transaction (rules T1 to T13, U1, U5, E5, B6): one check for each kind; nothing here writes.
 
 The sentences are what the person at the command line reads: what was checked, expected, got, and what to do.
 """
@@ -27,6 +27,7 @@ from protocol.ledger.entries import (
     record_key,
     serve_key,
 )
+from protocol.ledger.onions import check_renewal
 from protocol.ledger.pay import compute_bond_at_risk
 from protocol.ledger.slashing import is_convicted
 from protocol.ledger.snapshot import get_candidates
@@ -37,6 +38,7 @@ from protocol.transactions import (
     Bond,
     JobRequest,
     RegisterModel,
+    RenewOnion,
     Serve,
     Submit,
     Transfer,
@@ -50,7 +52,7 @@ _SHOWN_MODELS: Final = 8
 MOST_TOKEN_BYTES: Final = 128
 """No tokenizer in use has a longer token, so a longer prompt is too long for certain; below that only the worker's count decides."""
 
-AccountBody: TypeAlias = Transfer | Bond | Serve | RegisterModel | Submit | Unbond | Withdraw
+AccountBody: TypeAlias = Transfer | Bond | Serve | RegisterModel | Submit | Unbond | Withdraw | RenewOnion
 
 
 def check_account_transaction(draft: Draft, body: AccountBody, height: Height, *, latest_nonce: int) -> None:
@@ -87,6 +89,9 @@ def check_account_transaction(draft: Draft, body: AccountBody, height: Height, *
             check_unbond(draft, body, height)
         case Withdraw():
             _check_withdrawal(draft, body)
+        case RenewOnion():
+            _check_unconvicted(draft, body)
+            check_renewal(draft, body)
         case _:
             assert_never(body)
     if account.balance < needed:  # T3
@@ -105,7 +110,7 @@ def _compute_cost(body: AccountBody) -> Micro:
             return body.amount
         case Submit():
             return body.job.fee
-        case Serve() | RegisterModel() | Unbond() | Withdraw():
+        case Serve() | RegisterModel() | Unbond() | Withdraw() | RenewOnion():
             return 0
 
 
@@ -136,7 +141,7 @@ def _check_amount(amount: Micro) -> None:
         raise InvalidTransaction(Rejection.ZERO_AMOUNT, "the amount is 0: give at least 1 micro-unit")
 
 
-def _check_unconvicted(draft: Draft, body: Bond | Serve) -> None:
+def _check_unconvicted(draft: Draft, body: Bond | Serve | RenewOnion) -> None:
     if is_convicted(draft, body.sender):  # E5
         raise InvalidTransaction(
             Rejection.CONVICTED,

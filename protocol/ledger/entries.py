@@ -115,12 +115,21 @@ class Chain(Message, frozen=True):
     burned: Micro
 
 
+class NextOnion(Message, frozen=True):
+    """The tip of the onion that follows, in force after a height."""
+
+    tip: Hash
+    height: Height
+
+
 class Onion(Message, frozen=True):
     """A validator's hash onion: the last revealed hash, the slots it has had so far, and the slot of that reveal."""
 
     tip: Hash
-    slots: Uint
+    slots: Uint  # since this onion is in force, like the next
     tip_slot: Uint
+    renewals: Uint  # how many onions came before
+    next: NextOnion | None
 
 
 class Serving(Message, frozen=True):

@@ -14,7 +14,6 @@ from protocol.ledger.accounts import bond, credit, debit, get_account, lock, pay
 from protocol.ledger.admission import AccountBody, check_account_transaction, get_card, is_able
 from protocol.ledger.draft import Draft, Ledger
 from protocol.ledger.entries import (
-    ONION_CODEC,
     Kind,
     Milestone,
     Named,
@@ -22,11 +21,11 @@ from protocol.ledger.entries import (
     card_key,
     closed_job_key,
     name_key,
-    onion_key,
     open_job_key,
     serve_key,
 )
 from protocol.ledger.milestones import add_milestone
+from protocol.ledger.onions import Slots, move_onions, register_renewal
 from protocol.ledger.pay import compute_bond_at_risk, settle
 from protocol.ledger.snapshot import forget_snapshots, get_candidates, is_snapshot_height, take_snapshot
 from protocol.ledger.unbonding import release_unbonded, start_unbonding
@@ -36,6 +35,7 @@ from protocol.transactions import (
     Commit,
     JobTransaction,
     RegisterModel,
+    RenewOnion,
     Reveal,
     Serve,
     Submit,
@@ -101,6 +101,8 @@ def apply_account_transaction(draft: Draft, turn: Turn, body: AccountBody) -> No
             start_unbonding(draft, body, turn.height, turn.time_ms)
         case Withdraw():
             draft.remove(serve_key(body.model, body.sender))
+        case RenewOnion():
+            register_renewal(draft, body, turn.height)
         case _:
             assert_never(body)
 
@@ -123,7 +125,7 @@ def close_turn(draft: Draft, turn: Turn) -> Ledger:
     credit(draft, constants.validators.members[turn.proposer].node, draft.fees)  # M2
     release_unbonded(draft, turn.height, turn.time_ms)  # U3
     add_milestone(draft, Milestone(turn.height, turn.view, turn.time_ms))  # E3
-    _move_onions(draft, turn)
+    move_onions(draft, Slots(turn.proposer, turn.beacon_reveal, turn.slots), turn.height)
     snapshot_height, root = chain.snapshot_height, chain.candidates_root
     if is_snapshot_height(params, turn.height):  # L9
         _forget_closed_jobs(draft, turn.height - params.retention_snapshots * params.snapshot_heights)
@@ -201,18 +203,6 @@ def _describe_draw(turn: Turn, job: JobId, first: Draw, rest: Draw) -> Drawn:
         skipped=(*first.skipped, *rest.skipped),
         standbys=tuple(node for node in rest.members if node is not None),
     )
-
-
-def _move_onions(draft: Draft, turn: Turn) -> None:
-    """L4: every view since the parent's used up one slot of its leader; the proposer's reveal is its new tip."""
-    for index, count in turn.slots:
-        key = onion_key(draft.base.constants.validators.members[index].node)
-        onion = draft.get(key, ONION_CODEC)
-        assert onion is not None, index
-        slots = onion.slots + count
-        is_proposer = index == turn.proposer
-        tip = (turn.beacon_reveal, slots) if is_proposer else (onion.tip, onion.tip_slot)
-        draft.put(key, replace(onion, tip=tip[0], slots=slots, tip_slot=tip[1]))
 
 
 def _forget_closed_jobs(draft: Draft, latest: int) -> None:

@@ -15,17 +15,20 @@ from protocol.ledger.entries import (
     CARD_CODEC,
     CONVICTION_CODEC,
     NAMED_CODEC,
+    ONION_CODEC,
     SNAPSHOT_CODEC,
     UNBONDING_CODEC,
     Account,
     Conviction,
     Kind,
+    Onion,
     Unbonding,
     account_key,
     card_key,
     closed_job_key,
     conviction_key,
     name_key,
+    onion_key,
     open_job_key,
     record_key,
     serve_key,
@@ -118,6 +121,12 @@ def get_conviction(ledger: Ledger, node: NodeId) -> Conviction | None:
     """What a node was convicted of; None where it never broke a voting rule."""
     encoded = ledger.entries.get(conviction_key(node))
     return None if encoded is None else CONVICTION_CODEC.decode(encoded)
+
+
+def get_onion(ledger: Ledger, node: NodeId) -> Onion | None:
+    """A validator's hash onion; None for anybody else."""
+    encoded = ledger.entries.get(onion_key(node))
+    return None if encoded is None else ONION_CODEC.decode(encoded)
 
 
 def get_record(ledger: Ledger, node: NodeId) -> Record:

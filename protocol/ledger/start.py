@@ -45,7 +45,7 @@ def start_ledger(genesis: Genesis) -> Ledger:
         draft.put(card_key(compute_model_id(card)), card)
         draft.put(name_key(card.name), Named(compute_model_id(card)))
     for entry in genesis.validators:
-        draft.put(onion_key(entry.node), Onion(entry.onion_tip, 0, 0))
+        draft.put(onion_key(entry.node), Onion(entry.onion_tip, 0, 0, 0, None))
         for model in entry.serves:
             draft.put(serve_key(model, entry.node), Serving(0))
     add_milestone(draft, Milestone(0, 0, genesis.time_ms))

@@ -20,7 +20,7 @@ from protocol.genesis import Genesis, GenesisAccount, GenesisValidator
 from protocol.jobs.beacon import Onion
 from protocol.jobs.settlement import Phase, Settlement
 from protocol.ledger.draft import Ledger
-from protocol.ledger.queries import JobView, get_account, get_job, list_duties
+from protocol.ledger.queries import JobView, get_account, get_job, get_onion, list_duties
 from protocol.ledger.state import BuildContext, BuiltBlock, build_block, check_block, create_genesis, get_onion_gap
 from protocol.models import ModelCard, compute_model_id, greedy
 from protocol.params import MINIMAL, UNIT, Params
@@ -164,10 +164,17 @@ class TestChain:
         """What the leader of the next view (but `skip`) brings."""
         view = self.header.view + 1 + skip
         proposer, gap, tip = get_onion_gap(self.ledger, self.header, view)
-        onion = self.onions[proposer]
+        onion = self.get_onion(proposer)
         return BuildContext(
             0, view, proposer, self.header.time_ms + after_ms, _find_reveal(onion, tip, gap), candidates
         )
+
+    def get_onion(self, proposer: int) -> Onion:
+        """The onion that a validator reveals now."""
+        name = self.names[self.genesis.validators[proposer].node]
+        stored = get_onion(self.ledger, make_key(name).public)
+        assert stored is not None
+        return make_onion(f"{name} {stored.renewals}") if stored.renewals else self.onions[proposer]
 
     def build(self, candidates: Sequence[bytes] = (), *, after_ms: int = 50, skip: int = 0) -> BuiltBlock:
         """The next block, not taken."""

@@ -80,6 +80,7 @@ from protocol.transactions import (
     Commit,
     JobRequest,
     RegisterModel,
+    RenewOnion,
     Report,
     Reveal,
     RevealPayload,
@@ -137,6 +138,7 @@ BODIES = (
     Unbond(MEMBER, 6, 1000, 2_000_000),
     Withdraw(MEMBER, 7, 1000, MODEL),
     Report(MEMBER, EVIDENCE),
+    RenewOnion(MEMBER, 8, 1000, fill("n")),
 )
 SIGNED = tuple(sign_transaction(KEY, CHAIN, body) for body in BODIES)
 VALIDATORS = ValidatorSet((Validator(MEMBER, 30), Validator(fill("v"), 20), Validator(fill("w"), 2**53)))
@@ -325,7 +327,9 @@ def _list_state() -> Iterator[Sample]:
     yield Sample("Conviction", entries.CONVICTION_CODEC, conviction)
     chain = entries.Chain(200, 0, 300, 1_800_000_000_000, fill("b"), (0, 2, 1), 192, fill("C"), 10**12, 7_500)
     yield Sample("Chain", entries.CHAIN_CODEC, chain)
-    yield Sample("Onion", entries.ONION_CODEC, entries.Onion(fill("o"), 12, 11))
+    yield Sample("Onion", entries.ONION_CODEC, entries.Onion(fill("o"), 12, 11, 1, entries.NextOnion(fill("n"), 512)))
+    yield _plain(entries.NextOnion(fill("n"), 512))
+    yield Sample("Onion, nothing next", entries.ONION_CODEC, entries.Onion(fill("o"), 0, 0, 0, None))
     yield Sample("Serving", entries.SERVING_CODEC, entries.Serving(64))
     yield Sample("Named", entries.NAMED_CODEC, entries.Named(MODEL))
     yield Sample("Snapshot", entries.SNAPSHOT_CODEC, entries.Snapshot(fill("C")))
