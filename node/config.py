@@ -103,6 +103,13 @@ class StorageSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         int,
         Meta(ge=0, le=2**30, description="The node stops, with nothing lost, when its chain is as large; 0: never."),
     ] = 0
+    join: Annotated[
+        Literal["auto", "always", "never"],
+        Meta(
+            description="Whether an empty home begins with a snapshot of the state instead of all blocks: auto: where one"
+            " is 4,096 blocks ahead; never: this node has every block, or waits for a peer that has them."
+        ),
+    ] = "auto"
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -21,6 +21,7 @@ from node.home import Home, find_home, hold_home, store_api_address
 from node.http_connections import ConnectionLimits
 from node.http_server import HttpLimits, load_http_config, open_http, serve_http
 from node.inference import Inference, InferenceConfig, WorkerDown, build_worker_command
+from node.join import JoinMode
 from node.jsonrpc import Context as RpcContext
 from node.keys import NodeKey, load_key
 from node.libp2p_network import open_network
@@ -104,6 +105,7 @@ async def _run(opened: OpenHome) -> None:
         wal=opened.wal,
         telemetry=opened.telemetry,
         clock=read_clock(),
+        join=JoinMode(config.storage.join),
     )
     sender, inbound = trio.open_memory_channel[NodeEvent](CHANNEL_EVENTS)
     fetch_server = FetchServer(opened.storage)
@@ -118,9 +120,7 @@ async def _run(opened: OpenHome) -> None:
         if config.inference.models or config.inference.command:
             nursery.start_soon(inference.run)
         else:
-            sender.send_nowait(
-                WorkerDown("no model is configured (inference.models): this node votes, but answers no jobs")
-            )
+            sender.send_nowait(WorkerDown("no model is configured (inference.models): this node answers no jobs"))
         node.start(world, inbound)
         nursery.start_soon(
             partial(

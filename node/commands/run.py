@@ -22,6 +22,12 @@ def run(
     log_level: Annotated[
         str | None, typer.Option("--log-level", metavar="debug|info|warning|error", help="What is logged.")
     ] = None,
+    join: Annotated[
+        bool,
+        typer.Option(
+            "--join", help="On an empty home begin with a peer's newest snapshot, however short the chain is."
+        ),
+    ] = False,
     setting: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Any other setting, for this run only."),
@@ -39,6 +45,7 @@ def run(
     overrides: dict[str, Setting] = {**_parse_settings(setting or [])}
     named = {"network.listen_port": p2p_port, "rpc.port": rpc_port, "log.level": log_level}
     overrides.update({name: value for name, value in named.items() if value is not None})
+    overrides.update({"storage.join": "always"} if join else {})
     _check_models(place, overrides)
     code = run_node(place, overrides, read_passphrase(passphrase_file, os.environ))
     if as_json:

@@ -11,6 +11,7 @@ import trio.testing
 from msgspec.structs import replace
 
 from node import snapshots as snapshots_module
+from node.config import load_config
 from node.join import JoinMode
 from node.network import DirectMessage
 from node.proofs import check_chunk
@@ -317,3 +318,9 @@ async def test_a_chunk_is_as_long_as_it_must_be(homes: Path, autojump_clock: obj
         short = encode(SnapshotChunk(((key, ledger.entries[key]),), proof))
         with pytest.raises(InvalidMessage, match="expected a chunk of 512 bytes"):
             check_chunk(short, header, 0)
+
+
+def test_the_setting_has_a_word_for_every_mode() -> None:
+    for mode in JoinMode:
+        assert JoinMode(load_config(None, {}, {"storage.join": mode.value}).config.storage.join) is mode
+    assert JoinMode(load_config(None, {}, {}).config.storage.join) is JoinMode.AUTO
