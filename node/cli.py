@@ -14,7 +14,7 @@ from typing import Annotated, Final
 
 import typer
 
-from node.commands import ask, bench, genesis, init, jobs, models, run, status, transfer, verify
+from node.commands import ask, bench, genesis, init, jobs, ledger, models, run, status, transfer, verify
 from node.faults import Exit, Fault, Trouble, fault_of
 from protocol.errors import Refusal
 
@@ -30,7 +30,7 @@ _VERBS: Final = {
     "verify": verify.verify,
     "version": status.version,
 }
-_GROUPS: Final = {"genesis": genesis.app, "models": models.app, "jobs": jobs.app, "bench": bench.app}
+_GROUPS: Final = {"genesis": genesis.app, "models": models.app, "jobs": jobs.app, "ledger": ledger.app, "bench": bench.app}
 _EXTERNAL: Final = {"devnet": "A network on this machine: up, down, status, logs, demo."}
 
 

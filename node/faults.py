@@ -91,6 +91,7 @@ class Trouble(Enum):
     PORT_IN_USE = "port_in_use"
     DISK_FULL = "disk_full"
     DISK = "disk"
+    DAMAGED_LEDGER = "damaged_ledger"
     INTERRUPTED = "interrupted"
     JOB_FAILED = "failed"
     JOB_INCONCLUSIVE = "inconclusive"
@@ -310,6 +311,12 @@ _TABLE: Final[dict[Reason, tuple[Exit, RpcCode, bool, str]]] = {
         RpcCode.INTERNAL,
         False,
         "check the disk; restore the home from a backup, or sync into a new one",
+    ),
+    Trouble.DAMAGED_LEDGER: (
+        Exit.INVALID,
+        RpcCode.INTERNAL,
+        False,
+        "move chain.db* away, keep votes.wal, and start again: the node then fetches the chain from its peers",
     ),
     Trouble.INTERRUPTED: (Exit.TEMPORARY, RpcCode.INTERNAL, True, "run it again"),
     Trouble.JOB_FAILED: (Exit.NO_ANSWER, RpcCode.REFUSED, True, "ask again: too few members answered in time"),

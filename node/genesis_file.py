@@ -28,7 +28,7 @@ def write_genesis(path: Path, genesis: Genesis) -> None:
 
     Raises: StorageFailure.
     """
-    replace_file(path, (json.dumps(_to_json(genesis), indent=1, ensure_ascii=False) + "\n").encode())
+    replace_file(path, (json.dumps(describe(genesis), indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def read_genesis(path: Path) -> Genesis:
@@ -73,16 +73,17 @@ class _Unreadable(ValueError):
     """Which field is wrong, and how."""
 
 
-def _to_json(value: object) -> object:
+def describe(value: object) -> object:
+    """What JSON shows of a message: field names for keys, bytes in hexadecimal, enums by name."""
     match value:
         case msgspec.Struct():
-            return {field.name: _to_json(getattr(value, field.name)) for field in msgspec.structs.fields(value)}
+            return {field.name: describe(getattr(value, field.name)) for field in msgspec.structs.fields(value)}
         case bytes():
             return value.hex()
         case Enum():
             return _name_member(value)
         case tuple():
-            return [_to_json(item) for item in cast("tuple[object, ...]", value)]
+            return [describe(item) for item in cast("tuple[object, ...]", value)]
         case _:
             return value
 
