@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Final
 from unittest.mock import patch
 
@@ -175,7 +175,7 @@ def restore_all_but_null(draft: Draft, vote: Vote) -> None:
         REAL_ACCEPT_VOTE(draft, vote)
 
 
-def _patch(target: object, name: str, broken: object) -> Callable[[], Iterator[None]]:
+def _patch(target: object, name: str, broken: object) -> Callable[[], AbstractContextManager[None]]:
     @contextmanager
     def broken_rule() -> Iterator[None]:
         with patch.object(target, name, broken):

@@ -18,6 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # works without the package being installed
 
+from tests.simulation import schedule
 from tests.simulation.ledger_mutants import LEDGER_MUTANTS
 from tests.simulation.ledger_network import ADVERSARIES, make_ledger_plan
 from tests.simulation.ledger_schedule import LedgerOutcome, run_ledger_schedule
@@ -71,7 +72,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--schedules", type=int, default=1000, help="how many, those of a resumed run included")
     parser.add_argument("--seed", type=int, default=1, help="of the first schedule; the others follow")
     parser.add_argument("--resume", type=Path, help="a file that keeps the progress")
-    parser.add_argument("--adversary", choices=("none", "silent", "evil", "twins"))
+    parser.add_argument("--adversary", choices=schedule.ADVERSARIES)
     parser.add_argument(
         "--mutant", choices=tuple(ALL_MUTANTS), help="break a rule in every honest node: violations are expected"
     )

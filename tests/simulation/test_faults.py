@@ -147,7 +147,7 @@ def test_hailstorm_of_single_crashes_never_stops_the_chain() -> None:
     for second in range(15):
         victim = network.honest[second * 3 % 7]
         network.world.remind(victim.address, 1_000 * second, Crash(second % 6, 900))
-    heights = []
+    heights: list[int] = []
     for _ in range(5):
         run(network, 3_000)
         heights.append(max(node.tip.height for node in network.honest))
