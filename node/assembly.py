@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import cast
 
 import trio
@@ -20,6 +19,7 @@ from node.member import Generations, Member
 from node.mempool import Mempool
 from node.network import Network
 from node.offences import Offences
+from node.onions import Onions
 from node.ordering import Ordering, OrderingParts
 from node.postbox import Postbox
 from node.service import Service
@@ -31,12 +31,10 @@ from node.wal import OpenedWal
 from protocol.crypto import SigningKey, is_signature_valid
 from protocol.genesis import Genesis, compute_validator_set
 from protocol.jobs.beacon import Onion
-from protocol.ledger.draft import Ledger
-from protocol.ledger.entries import ONION_CODEC, onion_key
 from protocol.ordering.events import Timer
 from protocol.ordering.messages import QUORUM_CERT_CODEC, QuorumCert
 from protocol.ordering.state import Context, SimplexState, Tip, make_state
-from protocol.units import ChainId, Hash, NodeId
+from protocol.units import ChainId, NodeId
 from protocol.validators import index_of
 
 
@@ -45,7 +43,7 @@ class OpenDisk:
     """What a node holds open before it says anything to anybody."""
 
     signing: SigningKey
-    load_onion: Callable[[], Onion]  # a validator's; making it takes a moment
+    load_onion: Callable[[int], Onion]  # a validator's, by how often it was renewed; making it takes a moment
     genesis: Genesis
     chain_id: ChainId
     storage: Storage
@@ -100,7 +98,7 @@ def assemble(disk: OpenDisk, world: OpenWorld) -> Assembled:
     offences = Offences(disk.clock, disk.telemetry)
     errands = Errands(world.network, world.nursery, world.events, offences)
     mempool = Mempool(disk.chain_id, disk.genesis.params)
-    ordering = _open_ordering(disk, chain, timers, mempool, errands, world.network.send)
+    ordering, onions = _open_ordering(disk, chain, timers, mempool, errands, world.network.send)
     world.fetch_server.get_recent = lambda: ordering.state
     parts = EngineParts(
         node=disk.node,
@@ -117,6 +115,7 @@ def assemble(disk: OpenDisk, world: OpenWorld) -> Assembled:
             offences,
             chain.final.ledger,
         ),
+        onions=onions,
         member=Member(disk.node, disk.chain_id, disk.storage),
         catch_up=CatchUp(
             chain, ordering, errands, world.network, disk.telemetry, _make_join(disk, world, errands, ordering)
@@ -164,7 +163,7 @@ def _open_ordering(
     mempool: Mempool,
     errands: Errands,
     send: Callable[[bytes, bytes], bool],
-) -> Ordering:
+) -> tuple[Ordering, Onions]:
     own = index_of(compute_validator_set(disk.genesis), disk.node)
     if own is not None and _is_wal_behind(disk):
         disk.telemetry.emit(
@@ -173,7 +172,8 @@ def _open_ordering(
             " of this home, or leave the validator stopped",
         )  # fmt: skip
         own = None
-    onion = None if own is None else disk.load_onion()
+    onions = Onions(disk.node, None if own is None else disk.load_onion)
+    onions.start(chain.final.ledger)
     parts = OrderingParts(
         chain=chain,
         wal=disk.wal.wal,
@@ -183,11 +183,11 @@ def _open_ordering(
         source=mempool,
         requests=errands,
         send=send,
-        reveal=partial(_reveal, onion, disk.node),
+        reveal=onions.reveal,
     )
     ordering = Ordering(parts, _make_state(disk, chain, own))
     ordering.replay(disk.wal.records)
-    return ordering
+    return ordering, onions
 
 
 def _make_state(disk: OpenDisk, chain: Chain, own: int | None) -> SimplexState:
@@ -220,14 +220,6 @@ def _is_wal_behind(disk: OpenDisk) -> bool:
         return False
     wal.fork(disk.wal.records)
     return True
-
-
-def _reveal(onion: Onion | None, node: bytes, ledger: Ledger, gap: int) -> Hash | None:
-    entry = ledger.entries.get(onion_key(node))
-    if onion is None or entry is None:
-        return None
-    slot = ONION_CODEC.decode(entry).tip_slot + gap
-    return onion.reveal(slot) if onion.has_slot(slot) else None
 
 
 def first_leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -38,6 +38,7 @@ from node.network import (
     PeerUp,
 )
 from node.offences import Offences
+from node.onions import Onions
 from node.ordering import Ordering
 from node.postbox import Postbox
 from node.snapshots import SnapshotWriter
@@ -66,6 +67,7 @@ class EngineParts:
     ordering: Ordering
     postbox: Postbox
     member: Member
+    onions: Onions
     catch_up: CatchUp
     snapshots: SnapshotWriter
     errands: Errands
@@ -277,6 +279,9 @@ class Engine:
             self._parts.generations.submit(request)
         for body in owed:
             self._parts.postbox.offer_own(body)
+        renewal = self._parts.onions.find_renewal(final.ledger)
+        if renewal is not None:
+            self._parts.postbox.renew_onion(*renewal)
 
     def _update_work(self) -> None:
         """Tell ordering whether there is work on the block that the next one would be built on (rule L12)."""

@@ -32,7 +32,13 @@ class NodeKey:
 
     seed: bytes = field(repr=False)
     signing: SigningKey = field(repr=False)
-    onion_secret: bytes = field(repr=False)  # the innermost value of the beacon's hash onion
+    onion_secret: bytes = field(repr=False)  # the innermost value of the beacon's first hash onion
+
+    def derive_onion_secret(self, renewals: int) -> bytes:
+        """The innermost value of the hash onion after so many renewals; none says anything about another."""
+        if renewals == 0:
+            return self.onion_secret
+        return hmac.digest(self.onion_secret, b"renewal %d" % renewals, "sha256")
 
     @property
     def node(self) -> NodeId:

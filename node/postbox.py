@@ -28,8 +28,16 @@ from protocol.ledger.draft import Ledger
 from protocol.ledger.queries import get_account, get_conviction
 from protocol.ordering.events import Timer
 from protocol.ordering.messages import QuorumCert
-from protocol.transactions import JobRequest, Report, Submit, Transaction, compute_transaction_id, sign_transaction
-from protocol.units import JobId, NodeId
+from protocol.transactions import (
+    JobRequest,
+    RenewOnion,
+    Report,
+    Submit,
+    Transaction,
+    compute_transaction_id,
+    sign_transaction,
+)
+from protocol.units import Hash, JobId, NodeId
 from protocol.validators import compute_leader
 
 R = TypeVar("R")
@@ -117,6 +125,13 @@ class Postbox:
         offender = self._final.constants.validators.members[evidence.signer].node
         if get_conviction(self._final, offender) is None:
             self.offer_own(Report(self._key.public, evidence))
+
+    def renew_onion(self, tip: Hash, renewal: int) -> None:
+        """Register this node's next hash onion; a try that no block takes ends with the snapshot period, when the next is made."""
+        sender, period = self._key.public, self._final.constants.params.snapshot_heights
+        nonce = self.mempool.find_free_nonce(sender, get_account(self._final, sender).nonce)
+        self._telemetry.emit(Level.INFO, "onion_renewed", renewal=renewal)
+        self.offer_own(RenewOnion(sender, nonce, self._height + period, tip, renewal))
 
     def take_finalized(self, block: FinalizedBlock) -> None:
         """Drop what the block included, sample how long it took, and look again at what came too early."""

@@ -98,7 +98,7 @@ async def _run(opened: OpenHome) -> None:
     http = await open_http(http_config)
     disk = OpenDisk(
         signing=opened.key.signing,
-        load_onion=partial(Onion, opened.key.onion_secret),
+        load_onion=lambda renewals: Onion(opened.key.derive_onion_secret(renewals)),
         genesis=opened.genesis,
         chain_id=opened.chain_id,
         storage=opened.storage,

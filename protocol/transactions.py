@@ -29,6 +29,7 @@ from protocol.units import (
     Nonce,
     PartsPerMillion,
     Signature,
+    Uint,
 )
 
 MAX_SEATS: Final = 101
@@ -109,6 +110,7 @@ class RenewOnion(AccountTransaction, frozen=True, tag=11):
     """The tip of a validator's next hash onion, registered long before its first layer is revealed."""
 
     tip: Hash
+    renewal: Uint  # the how-manieth, from 1: sent twice by a node that forgot, it is registered once
 
 
 class Commit(Message, frozen=True, tag=6):

@@ -28,11 +28,16 @@ def check_renewal(draft: Draft, body: RenewOnion) -> None:
         raise InvalidTransaction(
             Rejection.UNKNOWN_SIGNER, f"{body.sender.hex()[:12]} is no validator: only validators have a hash onion"
         )
-    waiting = _get(draft, body.sender).next
-    if waiting is not None:
+    onion = _get(draft, body.sender)
+    expected = onion.renewals + 1
+    if body.renewal < expected or (body.renewal == expected and onion.next is not None):
         raise InvalidTransaction(
-            Rejection.BUSY,
-            f"the next onion of {body.sender.hex()[:12]} is registered already, in force after height {waiting.height}: renew again after that",
+            Rejection.DUPLICATE, f"renewal {body.renewal} of {body.sender.hex()[:12]}'s onion is registered already"
+        )
+    if body.renewal > expected:
+        raise InvalidTransaction(
+            Rejection.TOO_EARLY,
+            f"the next renewal of {body.sender.hex()[:12]}'s onion is number {expected}, got {body.renewal}: wait until the one before it is in force",
         )
 
 

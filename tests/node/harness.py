@@ -27,12 +27,13 @@ from protocol.genesis import Genesis, compute_chain_id
 from protocol.ledger.queries import JobView, get_job
 from protocol.models import Output, StopReason
 from tests.node.fake_network import FakeNetwork, Hub, Port
-from tests.protocol.builders import START_MS, make_genesis, make_hash, make_key, make_onion
+from tests.protocol.builders import ONION_LAYERS, START_MS, make_genesis, make_hash, make_key, make_onion
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
 
+    from protocol.jobs.beacon import Onion
     from protocol.ledger.draft import Ledger
     from protocol.units import Height, JobId, NodeId
 
@@ -126,6 +127,7 @@ class LiveNode:
     answer: Answer = answer_honestly
     is_mute: bool = False
     max_pages: int = 0
+    onion_layers: int = ONION_LAYERS
     disk: DiskCalls = SYSTEM_DISK
     join: JoinMode = JoinMode.AUTO
     log: io.StringIO = field(default_factory=io.StringIO)
@@ -139,6 +141,10 @@ class LiveNode:
     @property
     def id(self) -> NodeId:
         return make_key(self.name).public
+
+    def load_onion(self, renewals: int) -> Onion:
+        """This node's onion after so many renewals."""
+        return make_onion(f"{self.name} {renewals}" if renewals else self.name, self.onion_layers)
 
     @property
     def node(self) -> Assembled:
@@ -187,7 +193,7 @@ class LiveNode:
         stack.callback(wal.wal.close)
         disk = OpenDisk(
             signing=make_key(self.name),
-            load_onion=lambda: make_onion(self.name),
+            load_onion=self.load_onion,
             genesis=self.genesis,
             chain_id=chain_id,
             storage=storage,

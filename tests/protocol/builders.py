@@ -59,9 +59,9 @@ def make_key(name: str) -> SigningKey:
     return SigningKey(make_hash(f"key {name}"))
 
 
-def make_onion(name: str) -> Onion:
+def make_onion(name: str, layers: int = ONION_LAYERS) -> Onion:
     """The onion that belongs to a name."""
-    return Onion(make_hash(f"onion {name}"), ONION_LAYERS, 64)
+    return Onion(make_hash(f"onion {name}"), layers, 64)
 
 
 def make_card(name: str = "adder", **changes: object) -> ModelCard:

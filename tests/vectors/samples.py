@@ -138,7 +138,7 @@ BODIES = (
     Unbond(MEMBER, 6, 1000, 2_000_000),
     Withdraw(MEMBER, 7, 1000, MODEL),
     Report(MEMBER, EVIDENCE),
-    RenewOnion(MEMBER, 8, 1000, fill("n")),
+    RenewOnion(MEMBER, 8, 1000, fill("n"), 2),
 )
 SIGNED = tuple(sign_transaction(KEY, CHAIN, body) for body in BODIES)
 VALIDATORS = ValidatorSet((Validator(MEMBER, 30), Validator(fill("v"), 20), Validator(fill("w"), 2**53)))

@@ -16,8 +16,8 @@ from tests.protocol.offences import convict, report
 PERIOD = MINIMAL.snapshot_heights
 
 
-def renew(chain: TestChain, name: str, tip: Hash) -> SignedTransaction:
-    return chain.sign(name, RenewOnion(make_key(name).public, chain.next_nonce(name), FOREVER, tip))
+def renew(chain: TestChain, name: str, tip: Hash, renewal: int = 1) -> SignedTransaction:
+    return chain.sign(name, RenewOnion(make_key(name).public, chain.next_nonce(name), FOREVER, tip, renewal))
 
 
 def refuse(chain: TestChain, signed: SignedTransaction) -> InvalidTransaction:
@@ -37,7 +37,7 @@ def test_a_renewed_onion_is_revealed_from_its_outermost_layer_and_renewed_again(
     chain = start_chain()
     for renewals in (1, 2):
         for name in ("v0", "v1", "v2", "v3", "v4"):
-            chain.step(renew(chain, name, make_onion(f"{name} {renewals}").tip))
+            chain.step(renew(chain, name, make_onion(f"{name} {renewals}").tip, renewals))
         before = get_onion(chain.ledger, make_key("v0").public)
         assert before is not None and before.next is not None and before.renewals == renewals - 1
         chain.run(before.next.height - chain.header.height - 1)
@@ -50,12 +50,13 @@ def test_a_renewed_onion_is_revealed_from_its_outermost_layer_and_renewed_again(
             chain.step(skip=skip)  # every leader reveals the new onion; a skipped view uses its layer up
 
 
-def test_nobody_has_two_tips_waiting() -> None:
+def test_each_renewal_is_registered_once_and_in_its_turn() -> None:
     chain = start_chain()
+    assert refuse(chain, renew(chain, "v0", make_hash("none"), 0)).reason is Rejection.DUPLICATE
+    assert refuse(chain, renew(chain, "v0", make_hash("next"), 2)).reason is Rejection.TOO_EARLY
     chain.step(renew(chain, "v0", make_hash("first")))
-    refusal = refuse(chain, renew(chain, "v0", make_hash("second")))
-    assert refusal.reason is Rejection.BUSY
-    assert f"after height {2 * PERIOD}" in str(refusal)
+    assert refuse(chain, renew(chain, "v0", make_hash("second"))).reason is Rejection.DUPLICATE
+    assert refuse(chain, renew(chain, "v0", make_hash("third"), 2)).reason is Rejection.TOO_EARLY
     assert get_onion(chain.ledger, make_key("v0").public).next == NextOnion(make_hash("first"), 2 * PERIOD)
 
 
