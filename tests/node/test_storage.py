@@ -307,6 +307,21 @@ def test_a_damaged_block_is_found_at_opening(path: Path, storage: Storage, chang
         open_storage(path, CHAIN)
 
 
+def test_a_database_from_before_snapshots_gets_their_tables(path: Path, storage: Storage) -> None:
+    storage.commit_block(make_chain(1)[0])
+    storage.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE meta SET value = '1' WHERE key = 'schema_version'")
+        connection.execute("DROP TABLE chunks")
+        connection.execute("DROP TABLE snapshots")
+    connection.close()
+    for _ in range(2):
+        reopened = open_storage(path, CHAIN)
+        assert reopened.get_final() == FinalPoint(1, make_chain(1)[0].block.hash)
+        assert (reopened.snapshots.list_heights(), reopened.base_height) == ((), 1)
+        reopened.close()
+
+
 def test_a_newer_schema_is_refused(path: Path, storage: Storage) -> None:
     storage.close()
     with sqlite3.connect(path) as connection:

@@ -8,6 +8,8 @@ from node.wire import (
     FetchBody,
     FetchCert,
     FetchOutput,
+    FetchSnapshot,
+    FetchSnapshotChunk,
     Frame,
     FrameKind,
     Status,
@@ -55,7 +57,10 @@ def test_an_oversized_vote_is_refused_before_it_is_decoded() -> None:
 
 @pytest.mark.parametrize(
     "request_",
-    [FetchBlocks(3), FetchBody(b"h" * 32), FetchCert(4), FetchOutput(b"o" * 32, 262_144)],
+    [
+        *(FetchBlocks(3), FetchBody(b"h" * 32), FetchCert(4), FetchOutput(b"o" * 32, 262_144)),
+        *(FetchSnapshot(), FetchSnapshotChunk(256, 2_600)),
+    ],
     ids=lambda r: type(r).__name__,
 )
 def test_a_fetch_request_decodes_to_what_was_encoded(
