@@ -1,8 +1,8 @@
-"""Byzantine validators of their own making: silent, a mutating leader that signs everything, and one that forges certificates too."""
+"""Byzantine validators of their own making: silent, mutating leaders that sign everything, forge certificates, or skip blocks."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from msgspec.structs import replace
 
@@ -111,6 +111,10 @@ class Evil(SimulatedNode):
                 for _ in range(self.proposals):
                     self.propose(view)
 
+    def choose_base(self, bases: list[tuple[int, Hash]]) -> tuple[int, Hash]:
+        """Which of the latest notarized blocks to build on."""
+        return max(bases) if self.world.random.randrange(2) else self.world.random.choice(bases)
+
     def find_null(self, view: int) -> QuorumCert | None:
         """What it can show for having skipped a view."""
         return self.certs.get((VoteKind.NULL, view))
@@ -121,7 +125,7 @@ class Evil(SimulatedNode):
         bases = [(0, self.application.genesis.block_hash)]
         bases += [(v, c.block_hash) for (k, v), c in self.certs.items() if k == VoteKind.NOTAR and v < view]
         bases = [base for base in bases if base[1] in self.chain.roots][-6:]
-        base_view, base_hash = max(bases) if random.randrange(2) else random.choice(bases)
+        base_view, base_hash = self.choose_base(bases)
         parent = self.chain.blocks.get(base_hash)
         height, time_ms = (
             (0, self.application.genesis.time_ms) if parent is None else (parent.header.height, parent.header.time_ms)
@@ -140,6 +144,16 @@ class Evil(SimulatedNode):
         )
         self.tell(Proposal(block, justification, self.own, self.signer.sign(message)))
         self.sign_everything(view, block_hash)
+
+
+class Skipper(Evil):
+    """Leads with one block for everybody, beside the last notarized one and without a reason for that."""
+
+    proposals: ClassVar[int] = 1
+    reach_ppm: ClassVar[int] = 1_000_000
+
+    def choose_base(self, bases: list[tuple[int, Hash]]) -> tuple[int, Hash]:
+        return sorted(bases)[-2:][0]
 
 
 class Forger(Evil):
@@ -162,3 +176,7 @@ class Forger(Evil):
         message = vote_signing_bytes(kind, context.chain, context.epoch, view, block_hash)
         signatures = (self.signer.sign(message),) * times
         return QuorumCert(kind, context.epoch, view, block_hash, (self.own,) * times, signatures)
+
+
+LEADERS: Final[dict[str, type[Evil]]] = {"evil": Evil, "skipper": Skipper, "forger": Forger}
+"""Name -> the mutating leader that takes the Byzantine places of a schedule."""

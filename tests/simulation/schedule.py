@@ -14,7 +14,7 @@ from protocol.ordering.state import Context
 from protocol.params import DEVNET, Params
 from protocol.units import ZERO_HASH
 from protocol.validators import Validator, ValidatorSet
-from tests.simulation.adversaries import Evil, Forger, Silent, UnforgettingChain
+from tests.simulation.adversaries import LEADERS, Silent, UnforgettingChain
 from tests.simulation.application import Application, HashChain
 from tests.simulation.invariants import Violation, Watch
 from tests.simulation.keys import CheapSigner, make_public, verify_cheaply
@@ -31,7 +31,7 @@ CALM_LIMIT_MS: Final = 120_000
 
 SIZES: Final = ((4,) * 14, (1, 5, 7, 7, 10))
 WEIGHTS: Final = ((1, 1, 1, 1), (3, 2, 2, 3), (5, 4, 3, 4))
-ADVERSARIES: Final = ("none", "silent", "evil", "forger", "twins", *LIARS)
+ADVERSARIES: Final = ("none", "silent", "twins", *LEADERS, *LIARS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +147,10 @@ def make_network(
             node = make_node(index, context, make(index), world, addresses, watch, skew)
             network.honest.append(node)
             world.actors[index] = node
-        elif plan.adversary in ("evil", "forger"):
-            make_evil = Evil if plan.adversary == "evil" else Forger
-            evil = make_evil(index, index, context, UnforgettingChain(CHAIN, GENESIS_MS), world, addresses)
+        elif plan.adversary in LEADERS:
+            evil = LEADERS[plan.adversary](
+                index, index, context, UnforgettingChain(CHAIN, GENESIS_MS), world, addresses
+            )
             network.others.append(evil)
             world.actors[index] = evil
         elif plan.adversary == "twins":
