@@ -139,6 +139,19 @@ class Rig:
                     found += self.feed(BlockChecked(self.now_ms, effect.block_hash, self.accepts))
         return found
 
+    @property
+    def durable(self) -> tuple[Record, ...]:
+        """What its log holds: everything durable, and all that was appended before."""
+        records = [effect for effect in self.effects if isinstance(effect, Persist)]
+        last = max((place for place, effect in enumerate(records) if effect.durable), default=-1)
+        return tuple(effect.record for effect in records[: last + 1])
+
+    def restart(self, records: tuple[Record, ...]) -> None:
+        """A crash, and a new machine on these records."""
+        self.state = make_state(self.state.context, GENESIS, None, self.now_ms)
+        self.feed(Replayed(self.now_ms, records))
+        self.feed(WorkChanged(self.now_ms, pending=True))
+
     def vote(self, kind: VoteKind, view: int, block_hash: Hash = ZERO_HASH, *, signer: int) -> list[Effect]:
         return self.feed(VoteReceived(self.now_ms, node_id(signer), make_vote(kind, view, block_hash, signer)))
 

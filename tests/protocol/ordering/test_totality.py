@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import product
 from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
 
+from protocol.errors import InvalidMessage
+from protocol.evidence import Evidence, EvidenceKind, check_evidence
 from protocol.ordering.effects import BuildBlock, Halt
 from protocol.ordering.events import (
     BlockBuilt,
@@ -19,15 +22,18 @@ from protocol.ordering.events import (
     VoteReceived,
     WorkChanged,
 )
-from protocol.ordering.messages import Justification, VoteKind
+from protocol.ordering.justification import compute_signed
+from protocol.ordering.messages import Justification, Proposal, Vote, VoteKind
 from protocol.ordering.state import Tip
 from protocol.units import ZERO_HASH
 from protocol.validators import compute_leader
 from tests.protocol.ordering.rig import (
+    CHAIN,
     FINAL,
     GENESIS,
     NOTAR,
     NULL,
+    VALIDATORS,
     Rig,
     hash_of,
     make_block,
@@ -38,8 +44,11 @@ from tests.protocol.ordering.rig import (
     sign_proposal,
     tip_of,
 )
+from tests.simulation.keys import verify_cheaply
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from protocol.block import Block
     from protocol.ordering.effects import Effect
     from protocol.ordering.events import Event
@@ -124,3 +133,48 @@ def test_the_machine_answers_any_sequence_of_messages(seed: int) -> None:
     halts = [effect for effect in rig.effects if isinstance(effect, Halt)]
     assert len(halts) <= 1
     assert rig.state.is_halted == bool(halts)
+
+
+def run_and_crash(seed: int, *, forgets: bool) -> Rig:
+    """A machine among liars that dies now and then, and starts again on its log, or on nothing."""
+    random = Random(seed)
+    rig = Rig()
+    liar = Liar(random, rig)
+    for _ in range(300):
+        effects = rig.feed(liar.speak())
+        for event in liar.answer(effects):
+            rig.feed(event)
+        if random.random() < 0.03:
+            rig.restart(() if forgets else rig.durable)
+    return rig
+
+
+def list_pairs(rig: Rig) -> Iterator[Evidence]:
+    """Everything that could be made of any two messages that the machine ever signed."""
+    votes = [record for record in rig.durable if isinstance(record, Vote)]
+    proposals = [record for record in rig.durable if isinstance(record, Proposal)]
+    signed = [compute_signed(proposal, hash_of(proposal.block)) for proposal in proposals]
+    for kind in EvidenceKind:
+        for first, second in product(votes, votes):
+            yield Evidence(kind, 0, first.view, 0, None, (first, second))
+        for one, other in product(signed, signed):
+            yield Evidence(kind, 0, one.view, 0, (one, other), None)
+
+
+def is_conviction(evidence: Evidence) -> bool:
+    try:
+        check_evidence(evidence, CHAIN, VALIDATORS, verify_cheaply)
+    except InvalidMessage:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_nothing_that_an_honest_machine_ever_signed_can_convict_it(seed: int) -> None:
+    rig = run_and_crash(seed, forgets=False)
+    assert any(isinstance(record, Vote) for record in rig.durable)
+    assert not any(map(is_conviction, list_pairs(rig)))
+
+
+def test_a_machine_that_forgets_its_log_is_convicted() -> None:
+    assert any(is_conviction(pair) for seed in range(20) for pair in list_pairs(run_and_crash(seed, forgets=True)))
