@@ -66,7 +66,7 @@ class CatchUp:
 
     def retry(self) -> None:
         """Ask again where nobody could be asked; all who failed get another chance."""
-        if self.target is not None and self._asked is None:
+        if self.target is not None and self._asked is None and not self._join.is_running:
             self._failed.clear()
             self._lacking.clear()
             self._join.retry()

@@ -32,6 +32,7 @@ AUTO_JOIN_BLOCKS: Final = 4_096  # some minutes of executing blocks; below that 
 MAX_ASKED: Final = 8  # peers at a time
 MAX_ROUNDS: Final = 4  # snapshots tried before blocks are asked for instead
 WHOLE_TIMEOUT_S: Final = 5.0
+GATHERING_S: Final = 1.0  # a new node hears of the chain from its first peer, before the others are connected
 
 
 class JoinMode(Enum):
@@ -85,7 +86,8 @@ class Join:
         is_far_only = not is_stranded and self._mode is JoinMode.AUTO and self._store.get_joining() is None
         self.is_running = True
         self._tried.add(is_stranded)
-        self._nursery.start_soon(self._run, height + (AUTO_JOIN_BLOCKS if is_far_only else 1))
+        least = height + (AUTO_JOIN_BLOCKS if is_far_only else 1)
+        self._nursery.start_soon(self._run, least, 0 if is_stranded else GATHERING_S)
 
     def load(self, block: Block) -> Ledger:
         """The ledger of the fetched snapshot.
@@ -100,9 +102,12 @@ class Join:
         """Forget what was fetched."""
         self._store.end_joining()
 
-    async def _run(self, least: Height) -> None:
+    async def _run(self, least: Height, delay_s: float) -> None:
+        await trio.sleep(delay_s)
         manifest = await self._fetch(least)
         self.is_running = False
+        if manifest is None:
+            self._telemetry.emit(Level.INFO, "snapshot_missing", least=least, peers=len(self._network.connected()))
         await self._events.send(SnapshotMissing() if manifest is None else SnapshotFetched(manifest))
 
     async def _fetch(self, least: Height) -> Manifest | None:
@@ -146,7 +151,8 @@ class Join:
         try:
             manifest = MANIFEST_CODEC.decode(await self._errands.ask(peer, FetchSnapshot()))
             return manifest if check_manifest(manifest, self._context) is not None else None
-        except FetchError:
+        except FetchError as error:
+            self._telemetry.emit(Level.DEBUG, "snapshot_refused", peer=peer, reason=str(error))
             return None  # another one may answer
         except InvalidMessage as error:
             self._errands.charge(peer, error.reason.value, str(error))

@@ -36,8 +36,7 @@ class SnapshotWriter:
 
     def offer_tip(self, tip: Executed) -> None:
         """As `offer`, at a start: a crash may have come between the block and its snapshot."""
-        if tip.header.height not in self._store.list_heights():
-            self.offer(tip.header.height, tip.ledger)
+        self.offer(tip.header.height, tip.ledger)
 
     async def run(self) -> None:
         """Write until cancelled.
@@ -52,6 +51,8 @@ class SnapshotWriter:
                 await self._write(*offered)
 
     async def _write(self, height: Height, ledger: Ledger) -> None:
+        if height in self._store.list_heights():
+            return  # it was made before a restart, or joined from
         chunks = 0
         for first, stop, encoded in cut_chunks(ledger):
             self._store.put_chunk(height, first, stop, encoded)

@@ -270,8 +270,8 @@ async def test_a_snapshot_with_open_and_settled_jobs_is_joined_and_both_go_on(
         await asker.wait_settled(settled)
         for node in world.nodes[:-1]:
             node.generations.is_mute = True
-        opened, _ = await asker.service.submit_job(make_request(prompt=b"later", commit_ms=6_000), None)
-        await asker.wait_height(asker.height + 2 * PERIOD)
+        opened, _ = await asker.service.submit_job(make_request(prompt=b"later", commit_ms=3_000), None)
+        await asker.wait_height(asker.height + PERIOD + 1)
         newcomer = make_newcomer(world)
         await world.start(newcomer)
         await newcomer.wait_height(asker.height)
