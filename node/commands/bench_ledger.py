@@ -86,7 +86,7 @@ def measure_ledger(plan: LedgerPlan) -> LedgerRun:
 
 @contextmanager
 def own_devnet(directory: Path, nodes: int) -> Iterator[Path]:
-    """The home of a running devnet that is stopped and removed afterwards. Raises: Fault."""
+    """The home of a running devnet that is stopped and removed afterwards; kept, for its logs, where the measuring fails. Raises: Fault."""
     home = Path(tempfile.mkdtemp(prefix="quorate-bench-", dir=directory.absolute()))
     try:
         _run_devnet("up", "--nodes", str(nodes), "--detach", "--home", str(home))
@@ -94,8 +94,10 @@ def own_devnet(directory: Path, nodes: int) -> Iterator[Path]:
             yield home
         finally:
             _run_devnet("down", "--home", str(home))
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
+    except Fault:
+        print_note(f"the logs of the devnet that was measured are in {home}; remove it when you have read them")
+        raise
+    shutil.rmtree(home, ignore_errors=True)
 
 
 def _run_devnet(*arguments: str) -> None:
