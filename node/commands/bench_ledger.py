@@ -97,6 +97,9 @@ def own_devnet(directory: Path, nodes: int) -> Iterator[Path]:
     except Fault:
         print_note(f"the logs of the devnet that was measured are in {home}; remove it when you have read them")
         raise
+    except KeyboardInterrupt:
+        shutil.rmtree(home, ignore_errors=True)
+        raise
     shutil.rmtree(home, ignore_errors=True)
 
 
