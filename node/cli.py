@@ -30,7 +30,13 @@ _VERBS: Final = {
     "verify": verify.verify,
     "version": status.version,
 }
-_GROUPS: Final = {"genesis": genesis.app, "models": models.app, "jobs": jobs.app, "ledger": ledger.app, "bench": bench.app}
+_GROUPS: Final = {
+    "genesis": genesis.app,
+    "models": models.app,
+    "jobs": jobs.app,
+    "ledger": ledger.app,
+    "bench": bench.app,
+}
 _EXTERNAL: Final = {"devnet": "A network on this machine: up, down, status, logs, demo."}
 
 

@@ -34,7 +34,11 @@ def refuse(entries: Entries, header: Header) -> Rejection:
 def test_a_true_state_is_the_ledger_that_it_was(state: tuple[Ledger, Header, Entries]) -> None:
     ledger, header, entries = state
     loaded = ledger_from_snapshot(GENESIS, entries, header)
-    assert (loaded.state_root, loaded.chain, dict(loaded.worth)) == (ledger.state_root, ledger.chain, dict(ledger.worth))
+    assert (loaded.state_root, loaded.chain, dict(loaded.worth)) == (
+        ledger.state_root,
+        ledger.chain,
+        dict(ledger.worth),
+    )
 
 
 def test_entries_that_are_missing_added_changed_or_out_of_order_are_refused(
