@@ -196,7 +196,10 @@ class FakeNode:
         for output in self._outputs():
             if compute_output_hash(output) == output_hash:
                 return output
-        raise OutputUnavailable(f"output {output_hash.hex()[:12]}: asked {len(holders)} holders, none served it")
+        asked = ", ".join(holder.hex()[:8] for holder in holders) or "nobody"
+        raise OutputUnavailable(
+            f"output {output_hash.hex()[:12]}: asked {asked}, none served it: try again, or through another node"
+        )
 
     async def build_certificate(self, job: JobId) -> bytes:
         if job not in self.certificates:

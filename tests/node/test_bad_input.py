@@ -10,7 +10,6 @@ import json
 import re
 import shutil
 import socket
-from base64 import b64encode
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,6 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
-from msgspec.structs import replace
 
 from node.cli import main, run_command
 from node.disk import SYSTEM_DISK
@@ -28,7 +26,18 @@ from node.home import Home, find_home, hold_home
 from node.http_server import HttpConfig, HttpLimits
 from node.storage import open_storage
 from node.wal import open_wal
-from protocol.codec import encode
+from tests.node.bad_chains import (
+    STRANGER,
+    ask_for_lost_text,
+    bond_after_conviction,
+    check_damaged,
+    fetch_lost_text,
+    make_busy,
+    send_transaction,
+    submit_again,
+    transfer,
+    transfer_too_much,
+)
 from tests.node.bad_inputs import Outcome, World, call, post
 from tests.node.fake_node import FakeNode, serving
 from tests.protocol.builders import make_genesis, start_chain
@@ -39,19 +48,25 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 ARITH = ROOT / "devnet" / "models" / "arith-s"
+OPTIONS = {
+    "model": "--model",
+    "seats": "--committee",
+    "max_fee": "--max-fee",
+    "max_tokens": "--max-tokens",
+    "request_id": "--request-id",
+}
 
 
 def ask(world: World, node: FakeNode | None = None, question: str = "23+58=", **changes: object) -> Outcome:
     """What a question leads to on both sides, which must say the same."""
     params = {"model": "adder", "seats": 3, **changes}
-    names = {"model": "--model", "seats": "--committee", "max_fee": "--max-fee", "max_tokens": "--max-tokens"}
     asked = dict(params)
     if "max_tokens" in asked:
         asked["settings"] = {"max_tokens": asked.pop("max_tokens")}
     if "max_fee" in asked:
         params["max_fee"] = f"{int(str(asked['max_fee'])) / 1_000_000}"
     with serving(node or FakeNode()) as url:
-        options = [part for name, value in params.items() for part in (names[name], value)]
+        options = [part for name, value in params.items() for part in (OPTIONS[name], value)]
         told = world.fail("ask", question, "--rpc", url, *options)
         answered = call(url, "job_submit", prompt=question, **asked)
     assert (told.reason, told.sentence) == (answered.reason, answered.sentence)
@@ -102,18 +117,6 @@ def unknown_job(world: World) -> Outcome:
         answered = call(url, "job_get", job="00" * 32)
     assert told.sentence == answered.sentence
     return Outcome(told.exit, answered.rpc, told.reason, told.sentence)
-
-
-def send_transaction(forge: bool) -> Outcome:
-    node = FakeNode()
-    signed = node.chain.transfer("asker", "other", 5)
-    encoded = b64encode(encode(replace(signed, signature=bytes(64)) if forge else signed)).decode()
-    with serving(node) as url:
-        if forge:
-            return call(url, "tx_submit", transaction=encoded)
-        body = {"jsonrpc": "2.0", "id": 1, "method": "tx_submit", "params": {"transaction": encoded}}
-        assert "result" in httpx.post(f"{url}/rpc", json=body, trust_env=False).json()
-        return call(url, "tx_submit", transaction=encoded)
 
 
 def break_inside(_: World) -> Outcome:
@@ -216,6 +219,14 @@ def keep_in_no_directory(world: World) -> Outcome:
         return world.fail("ask", "1+1=", "--model", "adder", "--rpc", url, "--out", world.place / "none" / "x.qrc")
 
 
+def make_card_of_strange_model(world: World) -> Outcome:
+    model = world.place / "model"
+    shutil.copytree(ARITH, model, ignore=shutil.ignore_patterns("card.json"))
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, "architectures": ["Strange"]}))
+    return world.fail("models", "card", model)
+
+
 def spoil_key(home: Home) -> None:
     home.key.write_text("no key\n")
 
@@ -256,11 +267,14 @@ CASES: dict[str, Callable[[World], Outcome]] = {
     "more tokens than the model's context": lambda w: ask(w, max_tokens=64),
     "unaffordable fee": lambda w: ask(w, poor(w)),
     "fee above --max-fee": lambda w: ask(w, max_fee=1_500),
+    "request id over 64 signs": lambda w: ask(w, request_id="r" * 65),
+    "network is busy": lambda w: ask(w, make_busy()),
     "node is catching up": lambda w: ask(w, FakeNode(sync_target=70)),
     "node has stopped ordering": lambda w: ask(w, FakeNode(halted="two certificates for one view")),
     "job failed: no quorum in time": lambda w: settled(w, lambda _: ""),
     "job inconclusive: no agreement": lambda w: settled(w, lambda seat: ("79", "80", "81")[seat]),
     "no answer within --timeout": time_out,
+    "accepted, but nobody serves the text": ask_for_lost_text,
     "unknown job": unknown_job,
     # a call
     "malformed JSON": lambda w: served(w, lambda url: post(url, b'{"jsonrpc":')),
@@ -277,11 +291,14 @@ CASES: dict[str, Callable[[World], Outcome]] = {
     "call from a web page": lambda w: served(w, lambda url: post(url, STALE, {"origin": "http://example.org"})),
     "no token, or a wrong one": lambda w: served(w, lambda url: post(url, STALE), token="0123456789abcdef"),
     "duplicate transaction": lambda _: send_transaction(forge=False),
+    "job submitted again": submit_again,
+    "convicted sender": bond_after_conviction,
     "forged signature": lambda _: send_transaction(forge=True),
     "bytes that are no transaction": lambda w: served(w, lambda url: call(url, "tx_submit", transaction="AAAA")),
     "unknown block": lambda w: served(w, lambda url: call(url, "block_get", height=70)),
     "certificate before the settlement": lambda w: served(w, partial(ask_before_settlement, "certificate_get")),
     "output before the settlement": lambda w: served(w, partial(ask_before_settlement, "output_get")),
+    "output that nobody serves": fetch_lost_text,
     "fault of the node": break_inside,
     # a command
     "unknown verb": unknown_verb,
@@ -291,6 +308,14 @@ CASES: dict[str, Callable[[World], Outcome]] = {
     "something else answers there": foreign_server,
     "certificate cannot be written": keep_in_no_directory,
     "disk full while keeping a certificate": keep_on_a_full_disk,
+    "malformed peer": lambda w: w.fail("init", "--home", w.make_home(), "--peer", "10.0.0.1:7550"),
+    "no model to make a card of": lambda w: w.fail("models", "card", w.place / "none"),
+    "model of an unsupported architecture": make_card_of_strange_model,
+    "transfer that the account cannot pay": transfer_too_much,
+    "transfer to a malformed node id": lambda w: transfer(w, recipient=STRANGER[:-1]),
+    "transfer of no amount": lambda w: transfer(w, units="0.0000001"),
+    "no chain to check": lambda w: w.fail("ledger", "check", "--home", w.make_home()),
+    "damaged chain": check_damaged,
     # a certificate
     "no such certificate": lambda w: w.fail("verify", w.place / "none.qrc", "--genesis", w.place / "none.json"),
     "certificate truncated": lambda w: certificate(w, lambda content: content[:-100]),
