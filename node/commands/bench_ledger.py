@@ -32,6 +32,7 @@ from node.commands.bench_load import (
 )
 from node.commands.bench_watch import Watch, Watched, count_transactions, read_cost
 from node.commands.connect import DEVNET_FILE, list_devnet_nodes
+from node.disk import disk_fault
 from node.faults import Fault, Trouble
 from node.home import Home
 from node.keys import NodeKey, load_key
@@ -87,7 +88,11 @@ def measure_ledger(plan: LedgerPlan) -> LedgerRun:
 @contextmanager
 def own_devnet(directory: Path, nodes: int) -> Iterator[Path]:
     """The home of a running devnet that is stopped and removed afterwards; kept, for its logs, where the measuring fails. Raises: Fault."""
-    home = Path(tempfile.mkdtemp(prefix="quorate-bench-", dir=directory.absolute()))
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        home = Path(tempfile.mkdtemp(prefix="quorate-bench-", dir=directory.absolute()))
+    except OSError as error:
+        raise disk_fault(directory, error) from error
     try:
         _run_devnet("up", "--nodes", str(nodes), "--detach", "--home", str(home))
         try:
