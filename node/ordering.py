@@ -17,17 +17,21 @@ from node.telemetry import Level, Telemetry
 from node.timers import Clock, Timers
 from node.wal import VoteWal
 from node.wire import Frame, encode_frame
-from protocol.block import Block
+from protocol.block import MAX_BLOCK_BYTES, Block
 from protocol.errors import InvalidBlock
 from protocol.evidence import Evidence
 from protocol.ledger.draft import Ledger
 from protocol.ledger.state import BuildContext, get_onion_gap
 from protocol.ordering import effects, events
-from protocol.ordering.messages import Proposal, QuorumCert, Vote
+from protocol.ordering.messages import MAX_PROPOSAL_BYTES, Proposal, QuorumCert, Vote
 from protocol.ordering.simplex import step
 from protocol.ordering.state import SimplexState
 from protocol.units import Hash, NodeId, View
 
+EMPTY_BLOCK_BYTES: Final = 4 * 1024
+SIGNATURE_BYTES: Final = (
+    70  # in a certificate, with its signer and msgpack's marks; one more stands for the certificate's own fields
+)
 WAL_ROTATE_BYTES: Final = 4 * 1024 * 1024
 
 
@@ -197,16 +201,27 @@ class Ordering:
         if reveal is None:
             self._parts.telemetry.emit(Level.ERROR, "onion_exhausted", view=effect.view, gap=gap)
             return events.BuildDeclined(now_ms, effect.view)
+        room = self._compute_room(effect)
+        if room < EMPTY_BLOCK_BYTES:
+            self._parts.telemetry.emit(
+                Level.ERROR, "justification_too_large", view=effect.view, parent=effect.parent_view
+            )
+            return events.BuildDeclined(now_ms, effect.view)
         context = BuildContext(
             epoch=self.state.context.epoch,
             view=effect.view,
             proposer=proposer,
             time_ms=max(now_ms, effect.not_before_ms),
             beacon_reveal=reveal,
-            candidates=self._parts.source.list_candidates(parent.ledger),
+            candidates=self._parts.source.list_candidates(parent.ledger) if room >= MAX_BLOCK_BYTES else (),
         )
         built = self._parts.chain.build(effect.parent_hash, context, self._parts.source.verified)
         return events.BlockBuilt(self.now_ms(), built.block)
+
+    def _compute_room(self, effect: effects.BuildBlock) -> int:
+        """The bytes that a proposal's justification leaves for the block: one certificate for each skipped view."""
+        certs = effect.view - effect.parent_view
+        return MAX_PROPOSAL_BYTES - certs * SIGNATURE_BYTES * (len(self.state.context.validators.members) + 1)
 
     def _check(self, block_hash: Hash, block: Block) -> events.Event:
         try:

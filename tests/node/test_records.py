@@ -3,7 +3,9 @@
 import pytest
 
 from node.disk import DamagedStorage
+from node.ordering import SIGNATURE_BYTES
 from node.records import decode_record, encode_record, view_of
+from protocol.codec import encode
 from protocol.ordering.messages import QuorumCert, Vote, VoteKind
 
 VOTE = Vote(VoteKind.NULL, 0, 7, bytes(32), 1, b"s" * 64)
@@ -20,3 +22,10 @@ def test_a_record_comes_back_with_its_view(record: Vote | QuorumCert, view: int)
 def test_bytes_that_are_no_record_are_damage(encoded: bytes) -> None:
     with pytest.raises(DamagedStorage, match=r"votes\.wal"):
         decode_record(encoded)
+
+
+def test_a_certificate_is_no_larger_than_a_leader_reckons_with() -> None:
+    for validators in (1, 4, 16, 100):
+        signers = tuple(range(validators))
+        cert = QuorumCert(VoteKind.NULL, 2**40, 2**62, bytes(32), signers, (b"s" * 64,) * validators)
+        assert len(encode(cert)) <= SIGNATURE_BYTES * (validators + 1)
