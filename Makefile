@@ -50,7 +50,7 @@ docs: $(DEV_READY)
 	@$(PY) -m tests.docs
 
 bench: $(RUN_READY)
-	@.venv/bin/quorate bench $(ARGS)
+	@.venv/bin/quorate bench $(or $(ARGS),ledger)
 
 setup: $(RUN_READY)
 
