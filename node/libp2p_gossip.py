@@ -10,6 +10,7 @@ import functools
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
 import libp2p.pubsub.gossipsub as gossipsub_module
 import libp2p.pubsub.pubsub as pubsub_module
@@ -70,24 +71,24 @@ class PublishQueue:
         return topic, data
 
 
-class GossipPort:
+class GossipPort(Protocol):
     """What the gossip service needs of the node; implemented in node/libp2p_network.py."""
 
     async def admit(self, node_id: bytes, messages: int, size: int) -> bool:
         """Whether the peer may send these now; may wait a moment."""
-        raise NotImplementedError
+        ...
 
     def judge(self, topic: str, origin: bytes, data: bytes) -> Verdict:
         """The node's verdict; delivers what it accepts."""
-        raise NotImplementedError
+        ...
 
     def blame(self, node_id: bytes, detail: str, *, rejected: bool) -> None:
         """Holds a broken rule, or a rejected message, against the peer that sent it."""
-        raise NotImplementedError
+        ...
 
     def report_fault(self, where: str, detail: str) -> None:
         """Reports an exception of our own."""
-        raise NotImplementedError
+        ...
 
 
 class HardenedPubsub(Pubsub):
