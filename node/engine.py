@@ -55,6 +55,7 @@ from protocol.units import Milliseconds, NodeId
 
 MAX_TURN_EVENTS: Final = 256  # so that a flood of one kind cannot hold back the votes of this turn for long
 STATUS_INTERVAL_MS: Final = 1_000
+MAX_STATUSES: Final = 256  # more than may be connected; peers speak every second, so those that are stay in
 MAX_DOWN_REASONS: Final = 1_024  # strangers may come under ever new keys
 
 
@@ -164,9 +165,16 @@ class Engine:
             case TransactionBatch(transactions=transactions):
                 self._parts.postbox.take_batch(peer, transactions)
             case Status():
-                self.statuses[peer] = (self._now_ms(), message)
+                self._note_status(peer, message)
             case _:
                 assert_never(message)
+
+    def _note_status(self, peer: NodeId, status: Status) -> None:
+        """Keep a peer's last word. One that was under way when its sender left comes after the farewell: the oldest go first."""
+        self.statuses.pop(peer, None)
+        self.statuses[peer] = (self._now_ms(), status)
+        while len(self.statuses) > MAX_STATUSES:
+            del self.statuses[next(iter(self.statuses))]
 
     def _take_gossip(self, event: GossipMessage) -> None:
         if self._parts.offences.is_muted(event.node_id):
