@@ -194,7 +194,9 @@ async def test_a_peer_that_ignores_the_receive_window_is_cut_off_before_it_fills
         )
         frame = struct.pack(">BBHII", 0, 0, 0, stream.muxed_stream.stream_id, 1 << 20) + b"x" * (1 << 20)
         with pytest.raises((OSError, Libp2pError)):
-            await write_many(conn, frame, 512)  # until the cut is felt: what the system still buffers is taken without a word
+            await write_many(
+                conn, frame, 512
+            )  # until the cut is felt: what the system still buffers is taken without a word
         await low.expect(PeerDown)
         await low.expect(PeerUp)
         await high.expect(PeerUp)
