@@ -88,7 +88,7 @@ class Member:
 
     def forget_old(self, final: Ledger) -> None:
         """Drop answers and outputs once their time is over: members serve outputs for two snapshot periods."""
-        period, height = final.constants.params.snapshot_heights, final.chain.height
+        period, height = final.constants.params.epoch_heights, final.chain.height
         if height // period > self._forgot_at:
             self._forgot_at = height // period
             # An answer to an open job is what keeps this node's bond: it stays, however long the job takes.

@@ -128,7 +128,7 @@ class Postbox:
 
     def renew_onion(self, tip: Hash, renewal: int) -> None:
         """Register this node's next hash onion; a try that no block takes ends with the snapshot period, when the next is made."""
-        sender, period = self._key.public, self._final.constants.params.snapshot_heights
+        sender, period = self._key.public, self._final.constants.params.epoch_heights
         nonce = self.mempool.find_free_nonce(sender, get_account(self._final, sender).nonce)
         self._telemetry.emit(Level.INFO, "onion_renewed", renewal=renewal)
         self.offer_own(RenewOnion(sender, nonce, self._height + period, tip, renewal))

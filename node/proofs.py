@@ -64,10 +64,10 @@ def check_manifest(manifest: Manifest, context: Context) -> tuple[Block, Hash] |
     if block is None:
         return None
     header = block.header
-    if cert is None or header.height == 0 or header.height % context.params.snapshot_heights:
+    if cert is None or header.height == 0 or header.height % context.params.epoch_heights:
         raise InvalidMessage(
             Rejection.OUT_OF_RANGE,
-            f"snapshot: expected a height divisible by {context.params.snapshot_heights} with a FinalCert, got {header.height}",
+            f"snapshot: expected a height divisible by {context.params.epoch_heights} with a FinalCert, got {header.height}",
         )
     if header.chain_id != context.chain:
         raise InvalidMessage(Rejection.WRONG_CHAIN, f"snapshot: it is of chain {header.chain_id.hex()[:12]}")

@@ -30,7 +30,7 @@ class SnapshotWriter:
 
     def offer(self, height: Height, ledger: Ledger) -> None:
         """Have the state after this height kept if it is one that the protocol names; an older one that waits goes."""
-        if height > 0 and height % ledger.constants.params.snapshot_heights == 0:
+        if height > 0 and height % ledger.constants.params.epoch_heights == 0:
             self._offered = height, ledger
             self._wake.set()
 

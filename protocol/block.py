@@ -18,6 +18,7 @@ class Header(Message, frozen=True):
 
     chain_id: ChainId
     epoch: Epoch
+    leader_seed: Hash  # of the epoch's leader schedule: the beacon at the end of the one before
     view: View
     height: Height
     parent_view: View
@@ -30,7 +31,6 @@ class Header(Message, frozen=True):
     beacon_reveal: Hash
     beacon: Hash
     time_ms: Milliseconds
-    closing: bool
 
 
 class Block(Message, frozen=True):

@@ -151,7 +151,7 @@ def compress_headers(headers: Sequence[Header]) -> HeaderChain:
 
 
 def expand_headers(chain: HeaderChain, chain_id: ChainId, genesis: Genesis) -> tuple[Header, ...]:
-    """The whole headers, each linked to the one before. Closing blocks do not occur: they are never ledger blocks."""
+    """The whole headers, each linked to the one before."""
     valset_hash = compute_validator_set_hash(compute_validator_set(genesis))
     parent_view, parent_hash, beacon = chain.parent_view, chain.parent_hash, chain.beacon
     headers: list[Header] = []
@@ -163,6 +163,7 @@ def expand_headers(chain: HeaderChain, chain_id: ChainId, genesis: Genesis) -> t
             Header(
                 chain_id=chain_id,
                 epoch=GENESIS_EPOCH,
+                leader_seed=genesis.seed,
                 view=core.view,
                 height=chain.height + index,
                 parent_view=parent_view,
@@ -175,7 +176,6 @@ def expand_headers(chain: HeaderChain, chain_id: ChainId, genesis: Genesis) -> t
                 beacon_reveal=core.beacon_reveal,
                 beacon=beacon,
                 time_ms=core.time_ms,
-                closing=False,
             )
         )
     return tuple(headers)

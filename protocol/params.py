@@ -25,7 +25,7 @@ class Params(Message, frozen=True):
     base_delay_ms: Annotated[int, Meta(ge=1)]  # D0 of rule R8
     max_delay_ms: Annotated[int, Meta(ge=1)]  # cap of rule R8
     # Epochs and beacon (rules B, D, L9)
-    snapshot_heights: Annotated[int, Meta(ge=8, le=2**20)]  # candidates are frozen this often
+    epoch_heights: Annotated[int, Meta(ge=8, le=2**20)]  # candidates are frozen this often
     beacon_max_blocks: Annotated[int, Meta(ge=1, le=256)]  # maturity at the latest after this many blocks
     onion_max_gap: Annotated[int, Meta(ge=1, le=65_536)]  # hashes one reveal may skip
     # Jobs (rules J)
@@ -42,9 +42,7 @@ class Params(Message, frozen=True):
     forfeit_fees: Annotated[
         int, Meta(ge=0, le=100)
     ]  # fees lost by a commit without reveal: more than toggling a job to inconclusive gains
-    retention_snapshots: Annotated[
-        int, Meta(ge=1, le=64)
-    ]  # settled jobs stay in the state for this many snapshot periods
+    retention_epochs: Annotated[int, Meta(ge=1, le=64)]  # settled jobs stay in the state for this many snapshot periods
     # Records (rules P)
     missed_seats_window: Annotated[int, Meta(ge=1, le=63)]
     suspension_ms: (
@@ -82,9 +80,9 @@ _DAY_MS: Final = 24 * 3_600_000
 
 INTERNET: Final = Params(
     pace_ms=50, clock_drift_ms=500, idle_interval_ms=2_000, base_delay_ms=500, max_delay_ms=30_000,
-    snapshot_heights=256, beacon_max_blocks=16, onion_max_gap=65_536,
+    epoch_heights=256, beacon_max_blocks=16, onion_max_gap=65_536,
     min_phase_heights=16, min_window_ms=5_000, max_window_ms=3_600_000, max_open_jobs=256, min_seat_fee=1_000,
-    seat_cap_divisor=3, failed_share_ppm=100_000, inconclusive_share_ppm=500_000, forfeit_fees=2, retention_snapshots=2,
+    seat_cap_divisor=3, failed_share_ppm=100_000, inconclusive_share_ppm=500_000, forfeit_fees=2, retention_epochs=2,
     missed_seats_window=20, suspension_ms=3_600_000,
     base_fee=1_000, min_bond=10 * UNIT,
     unbonding_ms=14 * _DAY_MS, unbonding_heights=1_024, evidence_max_ms=7 * _DAY_MS, evidence_max_heights=512,
@@ -97,7 +95,7 @@ INTERNET: Final = Params(
 DEVNET: Final = replace(
     INTERNET,
     base_delay_ms=100,  # loopback: a hop is a millisecond, the rest is a busy machine [J]
-    snapshot_heights=32,  # so that Serve and Bond act within a minute
+    epoch_heights=32,  # so that Serve and Bond act within a minute
     min_window_ms=1_000,
     suspension_ms=60_000,
     # minutes: a network for an afternoon, on which leaving and being convicted can both be watched [J]
@@ -111,11 +109,11 @@ DEVNET: Final = replace(
 
 MINIMAL: Final = replace(
     DEVNET,
-    snapshot_heights=8,
+    epoch_heights=8,
     min_phase_heights=4,
     beacon_max_blocks=4,
     min_window_ms=200,
-    retention_snapshots=1,
+    retention_epochs=1,
     suspension_ms=1_000,
     unbonding_ms=4_000,
     unbonding_heights=40,

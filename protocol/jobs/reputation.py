@@ -65,7 +65,7 @@ def apply_seat_missed(record: Record, params: Params, height: Height, time_ms: M
     if 2 * missed.recent.bit_count() <= params.missed_seats_window:
         return missed
     # P6: the window starts anew, otherwise the first seat after a suspension would bring the next
-    until_height, until_ms = height + params.snapshot_heights, time_ms + params.suspension_ms
+    until_height, until_ms = height + params.epoch_heights, time_ms + params.suspension_ms
     return replace(missed, recent=0, suspended_height=until_height, suspended_ms=until_ms)
 
 

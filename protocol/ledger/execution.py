@@ -128,7 +128,7 @@ def close_turn(draft: Draft, turn: Turn) -> Ledger:
     move_onions(draft, Slots(turn.proposer, turn.beacon_reveal, turn.slots), turn.height)
     snapshot_height, root = chain.snapshot_height, chain.candidates_root
     if is_snapshot_height(params, turn.height):  # L9
-        _forget_closed_jobs(draft, turn.height - params.retention_snapshots * params.snapshot_heights)
+        _forget_closed_jobs(draft, turn.height - params.retention_epochs * params.epoch_heights)
         snapshot_height, root = turn.height, take_snapshot(draft, params, turn.height, turn.time_ms)
         forget_snapshots(draft)
     return draft.seal(

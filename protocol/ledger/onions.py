@@ -53,7 +53,7 @@ def compute_renewal_height(params: Params, height: Height) -> Height:
 
     So a whole period of other leaders' reveals, which nobody knew, lies between the choice of a tip and its first use.
     """
-    return (-(-height // params.snapshot_heights) + 1) * params.snapshot_heights
+    return (-(-height // params.epoch_heights) + 1) * params.epoch_heights
 
 
 def move_onions(draft: Draft, slots: Slots, height: Height) -> None:
@@ -66,7 +66,7 @@ def move_onions(draft: Draft, slots: Slots, height: Height) -> None:
         if index == slots.proposer:
             moved = replace(moved, tip=slots.reveal, tip_slot=moved.slots)
         draft.put(onion_key(node), moved)
-    if height % draft.base.constants.params.snapshot_heights == 0:
+    if height % draft.base.constants.params.epoch_heights == 0:
         for member in members:
             _renew(draft, member.node, height)
 

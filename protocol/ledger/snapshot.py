@@ -30,7 +30,7 @@ from protocol.units import Hash, Height, Milliseconds, ModelId, NodeId
 
 def is_snapshot_height(params: Params, height: Height) -> bool:
     """Whether the state after this height is frozen; the genesis is the first."""
-    return height % params.snapshot_heights == 0
+    return height % params.epoch_heights == 0
 
 
 def take_snapshot(draft: Draft, params: Params, height: Height, time_ms: Milliseconds) -> Hash:

@@ -80,8 +80,8 @@ def check_genesis(genesis: Genesis) -> None:
 def _check_params(params: Params) -> None:
     for is_wrong, sentence in (
         (
-            params.beacon_max_blocks > params.snapshot_heights,
-            f"beacon_max_blocks {params.beacon_max_blocks} is more than snapshot_heights {params.snapshot_heights}: a draw may lie one snapshot back, not two",
+            params.beacon_max_blocks > params.epoch_heights,
+            f"beacon_max_blocks {params.beacon_max_blocks} is more than epoch_heights {params.epoch_heights}: a draw may lie one snapshot back, not two",
         ),
         (params.max_window_ms > MAX_WINDOW_MS, f"max_window_ms {params.max_window_ms} is more than {MAX_WINDOW_MS}"),
         (

@@ -48,6 +48,7 @@ MAX_SKIPPED_VIEWS: Final = 2**20  # as long as an onion: nobody could reveal beh
 _FIELD_REASONS: Final = {
     "chain_id": Rejection.WRONG_CHAIN,
     "epoch": Rejection.BAD_PARENT,
+    "leader_seed": Rejection.BAD_BEACON,
     "view": Rejection.BAD_PARENT,
     "height": Rejection.BAD_HEIGHT,
     "parent_view": Rejection.BAD_PARENT,
@@ -60,7 +61,6 @@ _FIELD_REASONS: Final = {
     "beacon_reveal": Rejection.BAD_BEACON,
     "beacon": Rejection.BAD_BEACON,
     "time_ms": Rejection.BAD_TIME,
-    "closing": Rejection.BAD_BODY,
 }
 
 
@@ -103,6 +103,7 @@ def create_genesis(genesis: Genesis) -> tuple[Ledger, Header]:
     header = Header(
         chain_id=constants.chain_id,
         epoch=0,
+        leader_seed=constants.leader_seed,
         view=0,
         height=0,
         parent_view=0,
@@ -115,7 +116,6 @@ def create_genesis(genesis: Genesis) -> tuple[Ledger, Header]:
         beacon_reveal=ZERO_HASH,
         beacon=genesis.seed,
         time_ms=genesis.time_ms,
-        closing=False,
     )
     return ledger, header
 
@@ -258,6 +258,7 @@ def _make_header(ledger: Ledger, parent: Header, turn: Turn, body: tuple[bytes, 
     return Header(
         chain_id=constants.chain_id,
         epoch=ledger.chain.epoch,
+        leader_seed=constants.leader_seed,
         view=turn.view,
         height=turn.height,
         parent_view=parent.view,
@@ -270,7 +271,6 @@ def _make_header(ledger: Ledger, parent: Header, turn: Turn, body: tuple[bytes, 
         beacon_reveal=turn.beacon_reveal,
         beacon=turn.beacon,
         time_ms=turn.time_ms,
-        closing=False,
     )
 
 

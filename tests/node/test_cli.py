@@ -181,7 +181,7 @@ def test_a_job_that_no_block_holds_is_not_waited_for_for_ever(quorate, url, monk
 
 def test_the_certificate_of_a_job_that_the_ledger_forgot_can_still_be_had(quorate, url, node) -> None:
     job = json.loads(ask(quorate, url, "--json")[1])["job"]
-    node.chain.run(3 * node.genesis.params.snapshot_heights)
+    node.chain.run(3 * node.genesis.params.epoch_heights)
     assert quorate("jobs", "show", job, "--rpc", url)[0] == Exit.USAGE
     code, _, err = quorate("jobs", "show", job, "--rpc", url, "--out", "late.qrc")
     assert (code, "forgotten" in err) == (Exit.OK, True)

@@ -69,7 +69,7 @@ def test_the_file_says_everything_by_name(path: Path) -> None:
     assert document["name"] == "example"
     assert document["validators"][1] == {"node": "70" * 32, "stake": 11, "onion_tip": "6f" * 32, "serves": []}
     assert document["models"][0]["family"] == "text-minhash256"
-    assert document["params"]["snapshot_heights"] == 32
+    assert document["params"]["epoch_heights"] == 32
 
 
 def change(steps: str, value: object) -> Callable[[Any], None]:

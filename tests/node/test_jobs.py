@@ -221,7 +221,7 @@ async def test_an_answer_to_an_open_job_stays_however_old_it_is(homes: Path, aut
         assert mute.generations is not None
         mute.generations.is_mute = True
         job, _ = await asker.service.submit_job(make_request(commit_ms=120_000), None)
-        period = genesis.params.snapshot_heights
+        period = genesis.params.epoch_heights
         while member.parts.postbox._storage.get_answer(job) is None:
             await member.node.engine.wait_finalized()
         answered = member.height

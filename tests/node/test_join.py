@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from tests.node.harness import LiveNode
 
 QUICK = replace(MINIMAL, idle_interval_ms=100)
-PERIOD = MINIMAL.snapshot_heights
+PERIOD = MINIMAL.epoch_heights
 NAMES = ("v0", "v1", "v2", "v3")
 LONG = 210
 CHUNK_BYTES = 512  # so that a small state has a dozen chunks

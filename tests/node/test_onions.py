@@ -45,7 +45,7 @@ def test_a_renewal_is_due_at_half_an_onion_and_said_once_a_period() -> None:
     chain = start_chain()
     onions = Onions(make_key("v0").public, lambda renewals: make_onion(f"v0 {renewals}" if renewals else "v0", 8))
     asked: list[int] = []
-    for _ in range(3 * MINIMAL.snapshot_heights):
+    for _ in range(3 * MINIMAL.epoch_heights):
         found = onions.find_renewal(chain.ledger)
         stored = get_onion(chain.ledger, make_key("v0").public)
         assert stored is not None
@@ -58,7 +58,7 @@ def test_a_renewal_is_due_at_half_an_onion_and_said_once_a_period() -> None:
 
 def test_nothing_is_due_while_the_next_onion_waits() -> None:
     chain = start_chain()
-    chain.run(2 * MINIMAL.snapshot_heights)
+    chain.run(2 * MINIMAL.epoch_heights)
     chain.step(renew(chain, "v0", make_onion("v0 1").tip))
     onions = Onions(make_key("v0").public, lambda _: make_onion("v0", 2))
     assert onions.find_renewal(chain.ledger) is None

@@ -282,7 +282,7 @@ def test_a_model_registered_later_brings_its_card() -> None:
             for name in ("v0", "v1", "v2")
         )
     )
-    chain.run(chain.genesis.params.snapshot_heights)
+    chain.run(chain.genesis.params.epoch_heights)
     encoded, _, _ = certify(lambda _: make_payload(), make_request(card), chain, None)
     report = check_certificate(encoded, chain.genesis)
     assert (report.card, report.candidate_share_ppm, report.is_thin) == (card, 600_000, False)

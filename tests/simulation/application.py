@@ -62,6 +62,7 @@ class HashChain:
         header = Header(
             chain_id=self.chain,
             epoch=0,
+            leader_seed=ZERO_HASH,
             view=request.view,
             height=request.height,
             parent_view=request.parent_view,
@@ -74,7 +75,6 @@ class HashChain:
             beacon_reveal=ZERO_HASH,
             beacon=ZERO_HASH,
             time_ms=max(now_ms, request.not_before_ms),
-            closing=False,
         )
         block = Block(header, body)
         self._keep(compute_header_hash(header), block)

@@ -145,6 +145,7 @@ VALIDATORS = ValidatorSet((Validator(MEMBER, 30), Validator(fill("v"), 20), Vali
 HEADER = Header(
     chain_id=CHAIN,
     epoch=0,
+    leader_seed=fill("s"),
     view=300,
     height=200,
     parent_view=298,
@@ -157,7 +158,6 @@ HEADER = Header(
     beacon_reveal=fill("R"),
     beacon=compute_beacon(fill("b"), fill("R")),
     time_ms=1_800_000_000_000,
-    closing=False,
 )
 BLOCK = Block(HEADER, tuple(encode(each) for each in SIGNED))
 NOTAR = VoteKind.NOTAR

@@ -371,7 +371,7 @@ def test_a_node_that_misses_seats_is_drawn_less() -> None:
             chain.commit_all(job, dict.fromkeys(takers, RIGHT))
             said |= dict.fromkeys(takers, RIGHT)
         chain.reveal_all(job, said)
-    chain.run(MINIMAL.snapshot_heights)
+    chain.run(MINIMAL.epoch_heights)
     snapshot = get_candidates(chain.ledger, chain.ledger.chain.snapshot_height)
     assert snapshot is not None
     candidates = snapshot.candidates[make_request().model]
@@ -398,7 +398,7 @@ def test_who_missed_more_than_half_of_its_last_seats_is_left_out_for_a_period_an
         chain.close_window(job)
         chain.reveal_all(job, said)
     until = get_record(chain.ledger, lazy).suspended_height
-    assert chain.ledger.chain.snapshot_height + MINIMAL.snapshot_heights > chain.header.height  # still a candidate
+    assert chain.ledger.chain.snapshot_height + MINIMAL.epoch_heights > chain.header.height  # still a candidate
     with pytest.raises(InvalidTransaction) as refusal:
         check_transaction(chain.ledger, chain.ask(make_request(seats=5, fee=50_000)))
     assert "there are 4" in str(refusal.value)
@@ -408,10 +408,10 @@ def test_who_missed_more_than_half_of_its_last_seats_is_left_out_for_a_period_an
         assert snapshot is not None
         return any(candidate.node == lazy for candidate in snapshot.candidates[make_request().model])
 
-    chain.run(MINIMAL.snapshot_heights - chain.header.height % MINIMAL.snapshot_heights)
+    chain.run(MINIMAL.epoch_heights - chain.header.height % MINIMAL.epoch_heights)
     assert not is_candidate()
     job = chain.submit()
     assert lazy not in chain.members(job)
-    chain.run(2 * MINIMAL.snapshot_heights, after_ms=MINIMAL.suspension_ms)
+    chain.run(2 * MINIMAL.epoch_heights, after_ms=MINIMAL.suspension_ms)
     assert chain.header.height > until
     assert is_candidate()

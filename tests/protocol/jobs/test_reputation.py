@@ -120,7 +120,7 @@ def test_exactly_half_of_the_window_missed_does_not_suspend() -> None:  # P6
 
 def test_more_than_half_suspends_for_a_snapshot_and_an_hour() -> None:  # P6
     record = miss(serve(NEW_RECORD, 9), 11)
-    height, time_ms = HEIGHT + DEVNET.snapshot_heights, TIME + DEVNET.suspension_ms
+    height, time_ms = HEIGHT + DEVNET.epoch_heights, TIME + DEVNET.suspension_ms
     assert is_suspended(record, HEIGHT, TIME)
     assert is_suspended(record, height - 1, time_ms)
     assert is_suspended(record, height, time_ms - 1)

@@ -134,7 +134,7 @@ def test_a_new_card_is_registered_served_and_asked(chain: TestChain) -> None:
         chain.step(chain.sign(name, Serve(node, 1, FOREVER, compute_model_id(card))))
     refused = refuse(chain, "asker", Submit(ASKER, 2, FOREVER, make_request(card)))
     assert refused.reason is Rejection.TOO_FEW_CANDIDATES  # not before the next snapshot
-    chain.run(MINIMAL.snapshot_heights - chain.header.height)
+    chain.run(MINIMAL.epoch_heights - chain.header.height)
     chain.submit(make_request(card))
 
 

@@ -35,7 +35,7 @@ from tests.protocol.builders import (
 )
 from tests.protocol.offences import convict, report
 
-GENESIS = make_genesis(params=replace(MINIMAL, retention_snapshots=4))
+GENESIS = make_genesis(params=replace(MINIMAL, retention_epochs=4))
 NAMES = ("v0", "v1", "v2", "v3", "v4", "asker", "other")
 
 

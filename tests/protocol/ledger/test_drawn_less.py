@@ -49,7 +49,7 @@ def count_drawn(chain: TestChain, rule: AgreementRule) -> Counter[NodeId]:
 
 
 def reach_next_snapshot(chain: TestChain) -> Height:
-    chain.run(MINIMAL.snapshot_heights - chain.ledger.chain.height % MINIMAL.snapshot_heights)
+    chain.run(MINIMAL.epoch_heights - chain.ledger.chain.height % MINIMAL.epoch_heights)
     return chain.ledger.chain.snapshot_height
 
 

@@ -13,7 +13,7 @@ from protocol.units import Hash
 from tests.protocol.builders import FOREVER, TestChain, make_hash, make_key, make_onion, start_chain
 from tests.protocol.offences import convict, report
 
-PERIOD = MINIMAL.snapshot_heights
+PERIOD = MINIMAL.epoch_heights
 
 
 def renew(chain: TestChain, name: str, tip: Hash, renewal: int = 1) -> SignedTransaction:

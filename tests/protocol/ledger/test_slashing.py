@@ -262,7 +262,7 @@ def test_a_convict_is_never_drawn_again_and_never_bonds_or_serves_again() -> Non
     assert refuse(chain, Bond(node, 1, FOREVER, 1), "v0").reason is Rejection.CONVICTED
     chain.step(chain.sign("v0", Withdraw(node, 1, FOREVER, model)))
     assert refuse(chain, Serve(node, 2, FOREVER, model), "v0").reason is Rejection.CONVICTED
-    chain.run(2 * MINIMAL.snapshot_heights)
+    chain.run(2 * MINIMAL.epoch_heights)
     snapshot = get_candidates(chain.ledger, chain.ledger.chain.snapshot_height)
     assert snapshot is not None
     assert node not in {candidate.node for candidate in snapshot.candidates[model]}
@@ -271,8 +271,8 @@ def test_a_convict_is_never_drawn_again_and_never_bonds_or_serves_again() -> Non
 def test_a_convict_that_goes_on_serving_is_in_no_snapshot() -> None:
     chain = start_chain(TEN, ALL)
     chain.step(report(chain, "asker", convict(chain, "v0", view=1)))
-    chain.run(MINIMAL.snapshot_heights)
-    snapshot = get_candidates(chain.ledger, MINIMAL.snapshot_heights)
+    chain.run(MINIMAL.epoch_heights)
+    snapshot = get_candidates(chain.ledger, MINIMAL.epoch_heights)
     assert snapshot is not None
     nodes = {candidate.node for candidate in snapshot.candidates[make_request().model]}
     assert nodes == {make_key(name).public for name in NAMES[1:]}

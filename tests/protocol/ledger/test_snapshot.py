@@ -20,7 +20,7 @@ from tests.protocol.builders import (
     start_chain,
 )
 
-PERIOD = MINIMAL.snapshot_heights
+PERIOD = MINIMAL.epoch_heights
 MODEL = compute_model_id(make_card())
 
 
@@ -105,7 +105,7 @@ def test_a_draw_uses_the_snapshot_in_force_at_the_submission() -> None:
 
 
 def test_settled_jobs_are_forgotten_after_their_periods() -> None:
-    chain = start_chain(make_genesis(params=replace(MINIMAL, retention_snapshots=2)))
+    chain = start_chain(make_genesis(params=replace(MINIMAL, retention_epochs=2)))
     settlement = chain.settle()
     last = PERIOD * (2 + -(-settlement.settle_height // PERIOD))
     assert settlement.settle_height % PERIOD

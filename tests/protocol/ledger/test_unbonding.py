@@ -149,8 +149,8 @@ def test_who_withdraws_is_a_candidate_until_the_next_snapshot_and_may_serve_agai
     chain.step(chain.sign("v0", Withdraw(V0, 1, FOREVER, model)))
     assert list_served_models(chain.ledger, V0) == ()
     assert refuse(chain, "v0", Withdraw(V0, 2, FOREVER, model)).reason is Rejection.NOT_A_MEMBER
-    chain.run(MINIMAL.snapshot_heights - chain.header.height)
-    for height, is_candidate in ((0, True), (MINIMAL.snapshot_heights, False)):
+    chain.run(MINIMAL.epoch_heights - chain.header.height)
+    for height, is_candidate in ((0, True), (MINIMAL.epoch_heights, False)):
         snapshot = get_candidates(chain.ledger, height)
         assert snapshot is not None
         assert (V0 in {candidate.node for candidate in snapshot.candidates[model]}) is is_candidate

@@ -65,6 +65,7 @@ def make_block(view: int, parent: Tip = GENESIS, *, salt: bytes = b"", time_ms: 
     header = Header(
         chain_id=CHAIN,
         epoch=0,
+        leader_seed=ZERO_HASH,
         view=view,
         height=parent.height + 1,
         parent_view=parent.view,
@@ -77,7 +78,6 @@ def make_block(view: int, parent: Tip = GENESIS, *, salt: bytes = b"", time_ms: 
         beacon_reveal=ZERO_HASH,
         beacon=ZERO_HASH,
         time_ms=parent.time_ms + 50 if time_ms is None else time_ms,
-        closing=False,
     )
     return Block(header, body)
 
