@@ -108,3 +108,25 @@ def votes(
     else:
         print_facts(open_console(), [(name, str(value)) for name, value in figures.items()])
     return Exit.OK
+
+
+@app.command("compare")
+def compare(
+    pairs: Annotated[
+        int, typer.Option("--pairs", min=1_000, max=10**12, help="Pairs of 64-bit digests.")
+    ] = 1_000_000_000,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, max=100, help="How often; medians are shown.")] = 5,
+    as_json: options.Json = False,
+) -> int:
+    """Count digest pairs within a tolerance, beside bare numpy and bare faiss in the same run."""
+    from node.commands.bench_compare import measure_comparison, print_comparison
+    from node.commands.bench_job import describe_machine
+    from node.render import print_json, print_note
+
+    print_note(describe_machine(Path()))
+    figures = measure_comparison(pairs, rounds)
+    if as_json:
+        print_json(figures)
+    else:
+        print_comparison(figures)
+    return Exit.OK

@@ -32,3 +32,14 @@ def test_only_the_samples_that_are_new_count() -> None:
     assert list_new((1, 2, 3), (3, 4)) == [4]
     assert list_new((), (4,)) == [4]
     assert list_new((1,), (1,)) == []
+
+
+def test_bench_compare_counts_the_same_pairs_every_way(quorate) -> None:
+    code, out, err = quorate("bench", "compare", "--pairs", 250_000, "--rounds", 1, "--json")
+    figures = json.loads(out)
+    assert code == Exit.OK
+    assert list(figures) == [
+        *("pairs", "comparer", "seconds", "over_numpy", "over_faiss", "numpy_seconds", "rss_mb"),
+    ]
+    assert figures["pairs"] == 250_000
+    assert "cores" in err
