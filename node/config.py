@@ -112,6 +112,17 @@ class StorageSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = "auto"
 
 
+class TestingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Faults on purpose, for tests of a network; a node that has one says so in its log. Never for a node that holds stake."""
+
+    clock_skew_ms: Annotated[
+        int,
+        Meta(
+            ge=-3_600_000, le=3_600_000, description="How far this node's clock is wrong: ahead, or behind (negative)."
+        ),
+    ] = 0
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything that can be set, section by section."""
 
@@ -120,6 +131,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     inference: InferenceSettings = InferenceSettings()
     log: LogSettings = LogSettings()
     storage: StorageSettings = StorageSettings()
+    testing: TestingSettings = TestingSettings()
 
 
 @dataclass(frozen=True, slots=True)

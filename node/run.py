@@ -104,7 +104,7 @@ async def _run(opened: OpenHome) -> None:
         storage=opened.storage,
         wal=opened.wal,
         telemetry=opened.telemetry,
-        clock=read_clock(),
+        clock=read_clock(config.testing.clock_skew_ms),
         join=JoinMode(config.storage.join),
     )
     sender, inbound = trio.open_memory_channel[NodeEvent](CHANNEL_EVENTS)
@@ -137,6 +137,8 @@ async def _run(opened: OpenHome) -> None:
             Level.INFO, "node_started", node=opened.key.node, chain=opened.chain_id, rpc=http.url,
             p2p=" ".join(network.addresses), height=node.service.get_snapshot().header.height, version=get_version(),
         )  # fmt: skip
+        if config.testing.clock_skew_ms:
+            opened.telemetry.emit(Level.WARNING, "testing_clock_skewed", by_ms=config.testing.clock_skew_ms)
         await _wait_signal(opened.telemetry)
         nursery.cancel_scope.cancel()
 

@@ -44,9 +44,9 @@ class SystemClock:
         return time.monotonic_ns() // 1_000
 
 
-def read_clock() -> SystemClock:
-    """A clock set by the system's time now."""
-    return SystemClock(time.time_ns() // 1_000_000 - time.monotonic_ns() // 1_000_000)
+def read_clock(skew_ms: int = 0) -> SystemClock:
+    """A clock set by the system's time now, wrong by as much as a test wants."""
+    return SystemClock(time.time_ns() // 1_000_000 - time.monotonic_ns() // 1_000_000 + skew_ms)
 
 
 class MillisecondClock(Protocol):

@@ -1,8 +1,9 @@
 """`quorate run`: the node itself, in the foreground."""
 
 import os
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -11,6 +12,8 @@ from node.faults import Fault, Trouble
 
 if TYPE_CHECKING:
     from node.config import Setting
+
+_NUMBER: Final = re.compile(r"-?[0-9]{1,20}", re.ASCII)
 
 
 def run(
@@ -70,5 +73,5 @@ def _parse_settings(given: list[str]) -> "dict[str, Setting]":
         name, separator, value = text.partition("=")
         if not separator or "." not in name:
             raise Fault(Trouble.USAGE, f"expected --set SECTION.KEY=VALUE, got {text[:80]!r}")
-        settings[name] = int(value) if value.isascii() and value.isdigit() else value
+        settings[name] = int(value) if _NUMBER.fullmatch(value) else value
     return settings

@@ -182,3 +182,10 @@ def test_an_encoded_file_loads_as_what_it_was_made_of(
     path.write_text(encode_config(settings))
     assert load_config(path, {}, {}).config == load_config(None, {}, settings).config
     assert path.read_text().startswith(f"version = {CONFIG_VERSION}\n")
+
+
+def test_a_clock_can_be_set_wrong_for_a_test_from_the_environment_and_within_an_hour_only() -> None:
+    variable = "QUORATE__TESTING__CLOCK_SKEW_MS"
+    assert load_config(None, {variable: "-3000"}, {}).config.testing.clock_skew_ms == -3_000
+    with pytest.raises(ConfigError, match=variable):
+        load_config(None, {variable: "3600001"}, {})

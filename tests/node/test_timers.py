@@ -5,7 +5,7 @@ from collections.abc import Callable
 import trio
 import trio.testing
 
-from node.timers import Timers
+from node.timers import Timers, read_clock
 
 
 class TrioClock:
@@ -76,3 +76,11 @@ def test_a_cancelled_timer_never_fires_and_repeated_settings_cost_nothing() -> N
         assert await timers.wait_due() == "kept"
 
     run(main)
+
+
+def test_a_skewed_clock_is_wrong_by_that_much_and_still_runs() -> None:
+    right, ahead, behind = read_clock(), read_clock(3_000), read_clock(-3_000)
+    assert abs(ahead.offset_ms - right.offset_ms - 3_000) < 1_000
+    assert abs(behind.offset_ms - right.offset_ms + 3_000) < 1_000
+    assert ahead.now_ms() > right.now_ms() > behind.now_ms()
+    assert abs(ahead.now_us() - behind.now_us()) < 1_000_000, "durations are measured by the same clock"
