@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from protocol.models import MAX_OUTPUT_BYTES, GenerationSettings, Output, SamplingKind, StopReason
@@ -28,6 +29,17 @@ class Beam:
     score: int
 
 
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """An output, and the hidden state that each of its tokens was chosen from: what a sketch is made of.
+
+    Shapes: hidden [tokens, width]
+    """
+
+    output: Output
+    hidden: Tensor
+
+
 def generate(
     model: Model, prompt: str, settings: GenerationSettings, seed: bytes, is_late: Callable[[], bool]
 ) -> Output:
@@ -35,13 +47,22 @@ def generate(
 
     Raises: PromptRefused · GenerationFailed if `is_late` says so before the end
     """
+    return generate_traced(model, prompt, settings, seed, is_late).output
+
+
+def generate_traced(
+    model: Model, prompt: str, settings: GenerationSettings, seed: bytes, is_late: Callable[[], bool]
+) -> Generation:
+    """The model's output and its trace. Raises: as `generate`."""
     ids = encode_prompt(model.tokenizer, prompt, model.card.context_tokens)
     room = model.card.context_tokens - len(ids)
     limit = min(settings.max_tokens, room)
     if settings.kind is SamplingKind.BEAM:
         tokens = search_beams(model, ids, settings.beams, limit, is_late)
+        # The beams' states are spent on others; one reading of the answer has them again.
+        hidden = model.engine.read_hidden([[*ids, *tokens[:-1]]])[0, len(ids) - 1 :]
     else:
-        tokens = sample_tokens(model, ids, settings, seed, limit, is_late)
+        tokens, hidden = sample_tokens(model, ids, settings, seed, limit, is_late)
     if tokens[-1] in model.ends:
         stop = StopReason.END
     else:
@@ -49,22 +70,25 @@ def generate(
     text = decode_tokens(model.tokenizer, tokens)
     if len(text.encode()) > MAX_OUTPUT_BYTES:
         raise GenerationFailed(f"the text has more than {MAX_OUTPUT_BYTES} bytes; ask for fewer tokens")
-    return Output(model.id, tuple(tokens), text, stop)
+    return Generation(Output(model.id, tuple(tokens), text, stop), hidden)
 
 
 def sample_tokens(
     model: Model, prompt: list[int], settings: GenerationSettings, seed: bytes, limit: int, is_late: Callable[[], bool]
-) -> list[int]:
-    """At most `limit` tokens, one after the other; position 0 is the first one after the prompt."""
+) -> tuple[list[int], Tensor]:
+    """At most `limit` tokens, one after the other, and their hidden states; position 0 is the first one after the prompt."""
     temperature = settings.temperature_ppm if settings.kind is SamplingKind.SAMPLE else 0
     tokens: list[int] = []
-    logits, cache = model.engine.compute_next([prompt], None)
+    states: list[Tensor] = []
+    hidden, cache = model.engine.compute_next([prompt], None)
     while True:
-        tokens.append(choose_token(_read(logits)[0], seed, len(tokens), temperature, settings.top_p_ppm))
+        states.append(hidden)
+        logits = _read(model.engine.compute_head(hidden))[0]
+        tokens.append(choose_token(logits, seed, len(tokens), temperature, settings.top_p_ppm))
         if tokens[-1] in model.ends or len(tokens) == limit:
-            return tokens
+            return tokens, torch.cat(states)
         _check_time(is_late, len(tokens), limit)
-        logits, cache = model.engine.compute_next([tokens[-1:]], cache)
+        hidden, cache = model.engine.compute_next([tokens[-1:]], cache)
 
 
 def search_beams(model: Model, prompt: list[int], beams: int, limit: int, is_late: Callable[[], bool]) -> list[int]:
@@ -74,9 +98,12 @@ def search_beams(model: Model, prompt: list[int], beams: int, limit: int, is_lat
     search is over as soon as an ended answer scores at least as high as every open one.
     """
     live, ended = [Beam((), 0)], None
-    logits, cache = model.engine.compute_next([prompt], None)
+    hidden, cache = model.engine.compute_next([prompt], None)
     for length in range(1, limit + 1):
-        totals = compute_log_shares(_read(logits)) + np.array([beam.score for beam in live], dtype=np.int64)[:, None]
+        totals = (
+            compute_log_shares(_read(model.engine.compute_head(hidden)))
+            + np.array([beam.score for beam in live], dtype=np.int64)[:, None]
+        )
         parents: list[int] = []
         extended: list[Beam] = []
         # At most every end token of every live beam can stand before the ones that go on.
@@ -93,7 +120,7 @@ def search_beams(model: Model, prompt: list[int], beams: int, limit: int, is_lat
         if length < limit:
             _check_time(is_late, length, limit)
             cache = model.engine.select_rows(cache, parents)
-            logits, cache = model.engine.compute_next([list(beam.tokens[-1:]) for beam in live], cache)
+            hidden, cache = model.engine.compute_next([list(beam.tokens[-1:]) for beam in live], cache)
     if ended is not None and (not live or ended.score >= live[0].score):
         return list(ended.tokens)
     return list(live[0].tokens)

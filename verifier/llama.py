@@ -9,10 +9,23 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+# What the attention scores of one block of queries may take, so that long readings need not hold a square of them.
+SCORE_BYTES: Final = 64 * 1024 * 1024
+LEAST_BLOCK: Final = 16
+
+
+class Attention(StrEnum):
+    """Which code computes attention: written out, or torch's fused kernels. They differ in the last bits."""
+
+    EAGER = "eager"
+    SDPA = "sdpa"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +70,13 @@ class Llama:
     config: LlamaConfig
     weights: Mapping[str, Tensor]
     inverse_frequencies: Tensor
+    attention: Attention = Attention.EAGER
 
 
-def build_llama(config: LlamaConfig, weights: Mapping[str, Tensor]) -> Llama:
+def build_llama(config: LlamaConfig, weights: Mapping[str, Tensor], attention: Attention = Attention.EAGER) -> Llama:
     """The model, with its rotary frequencies on the device of the weights."""
     device = weights["model.embed_tokens.weight"].device
-    return Llama(config, weights, compute_inverse_frequencies(config).to(device))
+    return Llama(config, weights, compute_inverse_frequencies(config).to(device), attention)
 
 
 def compute_shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
@@ -103,27 +117,41 @@ def compute_logits(
 
     Shapes: ids [batch, positions] int64; logits [batch, positions or 1, vocabulary] in the weights' dtype
     """
-    weights, config = llama.weights, llama.config
+    hidden, present = compute_hidden(llama, ids, cache, only_last=only_last)
+    return compute_head(llama, hidden), present
+
+
+def compute_hidden(
+    llama: Llama, ids: Tensor, cache: LlamaCache | None = None, *, only_last: bool = False
+) -> tuple[Tensor, LlamaCache]:
+    """What the head reads: the normalised last hidden state at the same positions, and the cache.
+
+    Shapes: ids [batch, positions] int64; hidden [batch, positions or 1, width]
+    """
     start = 0 if cache is None else cache.layers[0][0].shape[2]
-    hidden = functional.embedding(ids, weights["model.embed_tokens.weight"])
-    rotation = _compute_rotation(llama, start, ids.shape[1], hidden.dtype)
-    mask = _compute_mask(start, ids.shape[1], hidden)
+    hidden, context = _start(llama, ids, start)
     layers: list[tuple[Tensor, Tensor]] = []
-    for layer in range(config.layers):
-        name = f"model.layers.{layer}"
-        normed = _normalise(hidden, weights[f"{name}.input_layernorm.weight"], config.norm_epsilon)
-        past = None if cache is None else cache.layers[layer]
-        attended, present = _attend(llama, f"{name}.self_attn", normed, rotation, mask, past)
+    for layer in range(llama.config.layers):
+        hidden, present = _run_layer(llama, layer, hidden, context, None if cache is None else cache.layers[layer])
         layers.append(present)
-        hidden = hidden + attended
-        normed = _normalise(hidden, weights[f"{name}.post_attention_layernorm.weight"], config.norm_epsilon)
-        gate = functional.silu(_project(llama, f"{name}.mlp.gate_proj", normed))
-        hidden = hidden + _project(
-            llama, f"{name}.mlp.down_proj", gate * _project(llama, f"{name}.mlp.up_proj", normed)
-        )
-    hidden = _normalise(hidden[:, -1:] if only_last else hidden, weights["model.norm.weight"], config.norm_epsilon)
-    head = weights["model.embed_tokens.weight" if config.is_tied else "lm_head.weight"]
-    return functional.linear(hidden, head), LlamaCache(tuple(layers))
+    return _finish(llama, hidden[:, -1:] if only_last else hidden), LlamaCache(tuple(layers))
+
+
+def read_hidden(llama: Llama, ids: Tensor) -> Tensor:
+    """The same at every position of texts that are already written: no layer's keys and values outlive it.
+
+    Rows may be padded on the right with any token: no position reads a later one.
+    """
+    hidden, context = _start(llama, ids, 0)
+    for layer in range(llama.config.layers):
+        hidden, _ = _run_layer(llama, layer, hidden, context, None)
+    return _finish(llama, hidden)
+
+
+def compute_head(llama: Llama, hidden: Tensor) -> Tensor:
+    """The logits that these hidden states stand for. Shapes: [..., width]; [..., vocabulary]"""
+    head = llama.weights["model.embed_tokens.weight" if llama.config.is_tied else "lm_head.weight"]
+    return functional.linear(hidden, head)
 
 
 def select_rows(cache: LlamaCache, rows: list[int]) -> LlamaCache:
@@ -154,30 +182,84 @@ def compute_inverse_frequencies(config: LlamaConfig) -> Tensor:
     return torch.where(is_between, between, stretched)
 
 
+@dataclass(frozen=True, slots=True)
+class _Context:
+    """What all layers share: the rotation of the positions, and the blocks of queries with what hides their future."""
+
+    start: int
+    rotation: tuple[Tensor, Tensor]
+    blocks: tuple[tuple[int, int, Tensor | None], ...]
+
+
+def _start(llama: Llama, ids: Tensor, start: int) -> tuple[Tensor, _Context]:
+    hidden = functional.embedding(ids, llama.weights["model.embed_tokens.weight"])
+    batch, positions = ids.shape
+    rows = SCORE_BYTES // (batch * llama.config.heads * (start + positions) * 4)
+    size = max(LEAST_BLOCK, rows) if llama.attention is Attention.EAGER else positions
+    blocks = tuple(
+        (at, min(at + size, positions), _compute_mask(start + at, min(size, positions - at), hidden))
+        for at in range(0, positions, size)
+    )
+    return hidden, _Context(start, _compute_rotation(llama, start, positions, hidden.dtype), blocks)
+
+
+def _run_layer(
+    llama: Llama, layer: int, hidden: Tensor, context: _Context, past: tuple[Tensor, Tensor] | None
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """The hidden states after one layer, and that layer's keys and values."""
+    name, epsilon = f"model.layers.{layer}", llama.config.norm_epsilon
+    normed = _normalise(hidden, llama.weights[f"{name}.input_layernorm.weight"], epsilon)
+    attended, present = _attend(llama, f"{name}.self_attn", normed, context, past)
+    hidden = hidden + attended
+    normed = _normalise(hidden, llama.weights[f"{name}.post_attention_layernorm.weight"], epsilon)
+    gate = functional.silu(_project(llama, f"{name}.mlp.gate_proj", normed))
+    return hidden + _project(
+        llama, f"{name}.mlp.down_proj", gate * _project(llama, f"{name}.mlp.up_proj", normed)
+    ), present
+
+
+def _finish(llama: Llama, hidden: Tensor) -> Tensor:
+    return _normalise(hidden, llama.weights["model.norm.weight"], llama.config.norm_epsilon)
+
+
 def _attend(
-    llama: Llama,
-    name: str,
-    hidden: Tensor,
-    rotation: tuple[Tensor, Tensor],
-    mask: Tensor | None,
-    past: tuple[Tensor, Tensor] | None,
+    llama: Llama, name: str, hidden: Tensor, context: _Context, past: tuple[Tensor, Tensor] | None
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """What the positions read from themselves and their past, and the keys and values including theirs."""
     config = llama.config
     batch, positions, _ = hidden.shape
     shape = (batch, positions, -1, config.head_width)
-    queries = _rotate(_project(llama, f"{name}.q_proj", hidden).view(shape).transpose(1, 2), rotation)
-    keys = _rotate(_project(llama, f"{name}.k_proj", hidden).view(shape).transpose(1, 2), rotation)
+    queries = _rotate(_project(llama, f"{name}.q_proj", hidden).view(shape).transpose(1, 2), context.rotation)
+    keys = _rotate(_project(llama, f"{name}.k_proj", hidden).view(shape).transpose(1, 2), context.rotation)
     values = _project(llama, f"{name}.v_proj", hidden).view(shape).transpose(1, 2)
     if past is not None:
         keys, values = torch.cat((past[0], keys), dim=2), torch.cat((past[1], values), dim=2)
     groups = config.heads // config.key_heads
-    scores = torch.matmul(queries, _repeat(keys, groups).transpose(2, 3)) * config.head_width**-0.5
+    all_keys, all_values = _repeat(keys, groups), _repeat(values, groups)
+    if llama.attention is Attention.SDPA:
+        reads = [_read_fused(queries, all_keys, all_values, context)]
+    else:
+        reads = [
+            _read_eager(queries[:, :, at:to], all_keys[:, :, : context.start + to], all_values, mask)
+            for at, to, mask in context.blocks
+        ]
+    read = reads[0] if len(reads) == 1 else torch.cat(reads, dim=2)
+    return _project(llama, f"{name}.o_proj", read.transpose(1, 2).reshape(batch, positions, -1)), (keys, values)
+
+
+def _read_eager(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+    scores = torch.matmul(queries, keys.transpose(2, 3)) * queries.shape[-1] ** -0.5
     if mask is not None:
         scores = scores + mask
-    shares = functional.softmax(scores, dim=-1, dtype=torch.float32).to(hidden.dtype)
-    read = torch.matmul(shares, _repeat(values, groups)).transpose(1, 2).reshape(batch, positions, -1)
-    return _project(llama, f"{name}.o_proj", read), (keys, values)
+    shares = functional.softmax(scores, dim=-1, dtype=_widen(queries.dtype)).to(queries.dtype)
+    return torch.matmul(shares, values[:, :, : keys.shape[2]])
+
+
+def _read_fused(queries: Tensor, keys: Tensor, values: Tensor, context: _Context) -> Tensor:
+    # Without a past the kernel hides the future itself and never sees a mask, which is what makes it fast and small.
+    is_causal = context.start == 0 and queries.shape[2] > 1
+    mask = None if is_causal else context.blocks[0][2]
+    return functional.scaled_dot_product_attention(queries, keys, values, mask, is_causal=is_causal)
 
 
 def _project(llama: Llama, name: str, hidden: Tensor) -> Tensor:
@@ -185,14 +267,20 @@ def _project(llama: Llama, name: str, hidden: Tensor) -> Tensor:
 
 
 def _normalise(hidden: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-    wide = hidden.to(torch.float32)
+    wide = hidden.to(_widen(hidden.dtype))
     wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + epsilon)
     return weight * wide.to(hidden.dtype)
 
 
+def _widen(dtype: torch.dtype) -> torch.dtype:
+    """The precision in which sums are taken: float32, or more where the model itself has more."""
+    return torch.promote_types(dtype, torch.float32)
+
+
 def _compute_rotation(llama: Llama, start: int, positions: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     at = torch.arange(start, start + positions, device=llama.inverse_frequencies.device)
-    angles = at[:, None].float() * llama.inverse_frequencies
+    # The angles are float32's in every precision: that is the model's definition, not an approximation of it.
+    angles = (at[:, None].float() * llama.inverse_frequencies).to(_widen(dtype))
     doubled = torch.cat((angles, angles), dim=-1)
     return doubled.cos().to(dtype), doubled.sin().to(dtype)
 

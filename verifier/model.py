@@ -98,8 +98,17 @@ class LlamaFields(msgspec.Struct, frozen=True):
     mlp_bias: bool = False
 
 
-def load_model(directory: Path, device: str = "cpu", expected: ModelId | None = None) -> Model:
+def load_model(
+    directory: Path,
+    device: str = "cpu",
+    expected: ModelId | None = None,
+    *,
+    dtype: str | None = None,
+    attention: llama.Attention = llama.Attention.EAGER,
+) -> Model:
     """The model that the directory's card pins; `expected` is the id that the caller was told.
+
+    Another dtype than the card's, or another attention, is another compute class of the same model (verifier/classes.py).
 
     Raises: ModelRefused naming the file, what was expected and what is there
     """
@@ -114,15 +123,15 @@ def load_model(directory: Path, device: str = "cpu", expected: ModelId | None = 
         raise ModelRefused(
             f"{directory}: expected at most {card.vocabulary} tokens, the tokenizer has {tokenizer.size}"
         )
-    dtype, place = DTYPES[card.dtype], _get_device(device)
+    number, place = DTYPES[dtype or card.dtype], _get_device(device)
     if architecture == LLAMA_ARCHITECTURE:
         config = load_llama_config(directory)
-        weights = load_weights(directory, llama.compute_shapes(config), dtype, place)
-        engine: Engine = LlamaEngine(llama.build_llama(config, weights))
+        weights = load_weights(directory, llama.compute_shapes(config), number, place)
+        engine: Engine = LlamaEngine(llama.build_llama(config, weights, attention))
     else:
         from verifier.foreign import load_foreign_engine  # transformers takes 2 s and 300 MB to import
 
-        engine = load_foreign_engine(directory, architecture, dtype, place)
+        engine = load_foreign_engine(directory, architecture, number, place, attention)
     if (engine.vocabulary, engine.context) != (card.vocabulary, card.context_tokens):
         raise ModelRefused(
             f"{directory}: card.json says {card.vocabulary} tokens and a context of {card.context_tokens}, "

@@ -44,14 +44,24 @@ def choose_token(logits: Integers, seed: bytes, position: int, temperature_ppm: 
 
 
 def compute_noise(seed: bytes, position: int, count: int) -> Integers:
-    """Gumbel noise for the tokens of one position, in units of 2^-16.
+    """Gumbel noise for the tokens of one position, in units of 2^-16."""
+    return shape_noise(draw_raw(seed, position, count))
 
-    Philox4x64-10 with the seed's first 16 bytes as key and the position in the counter's second word. The logarithms are the
-    platform's float64 ones, off by at most one unit in the last place, which moves a rounded value once in about 2^31.
+
+def draw_raw(seed: bytes, position: int, count: int) -> NDArray[np.uint64]:
+    """The raw words that the noise of one position is made of: Philox4x64-10, the seed's first 16 bytes as key, the position in the counter's second word.
+
     Source: Salmon et al. 2011, Parallel random numbers: as easy as 1, 2, 3
     """
-    key = int.from_bytes(seed[:16], "little")
-    raw = np.random.Philox(counter=position << 64, key=key).random_raw(count)
+    return np.random.Philox(counter=position << 64, key=int.from_bytes(seed[:16], "little")).random_raw(count)
+
+
+def shape_noise(raw: NDArray[np.uint64]) -> Integers:
+    """Raw words as Gumbel noise in units of 2^-16; the larger the word, the larger the noise.
+
+    The logarithms are the platform's float64 ones, off by at most one unit in the last place, which moves a rounded value once in
+    about 2^31.
+    """
     # 52 bits and a half: never 0 nor 1, and exact in float64.
     uniform = ((raw >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
     return np.rint(-np.log(-np.log(uniform)) * _ONE).astype(np.int64)

@@ -91,7 +91,8 @@ def _measure_token(model: "Model") -> int:
     _, cache = model.engine.compute_next([[0]], None)
     started = time.monotonic()
     for _ in range(tokens - 1):
-        _, cache = model.engine.compute_next([[0]], cache)
+        hidden, cache = model.engine.compute_next([[0]], cache)
+        model.engine.compute_head(hidden)
     return max(1, -(-round((time.monotonic() - started) * 1000) // max(1, tokens - 1)))
 
 

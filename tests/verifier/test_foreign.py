@@ -60,9 +60,11 @@ def test_logits_are_those_of_transformers(tmp_path: Path, theirs: PreTrainedMode
     ids = [2, 5, 9, 12, 3]
     with torch.inference_mode():
         expected = theirs(input_ids=torch.tensor([ids])).logits[:, -1]
-    logits, cache = model.engine.compute_next([ids], None)
+    hidden, cache = model.engine.compute_next([ids], None)
+    logits = model.engine.compute_head(hidden)
     assert torch.equal(logits, expected) or (logits - expected).abs().max() < 1e-4
-    twice, _ = model.engine.compute_next([[4], [5]], model.engine.select_rows(cache, [0, 0]))
+    hidden, _ = model.engine.compute_next([[4], [5]], model.engine.select_rows(cache, [0, 0]))
+    twice = model.engine.compute_head(hidden)
     with torch.inference_mode():
         whole = theirs(input_ids=torch.tensor([[*ids, 4], [*ids, 5]])).logits[:, -1]
     assert (twice - whole).abs().max() < 1e-4
@@ -84,7 +86,7 @@ def test_bfloat16_keeps_rotary_frequencies_exact(tmp_path: Path) -> None:
     inner: PreTrainedModel = getattr(model.engine, "model")  # noqa: B009 - the engine protocol does not show it
     assert {p.dtype for p in inner.parameters()} == {torch.bfloat16}
     assert {b.dtype for b in inner.buffers()} == {torch.float32}
-    assert model.engine.compute_next([[2, 3]], None)[0].dtype == torch.bfloat16
+    assert model.engine.compute_head(model.engine.compute_next([[2, 3]], None)[0]).dtype == torch.bfloat16
 
 
 def test_a_tensor_too_few_is_refused(tmp_path: Path) -> None:

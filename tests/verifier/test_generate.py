@@ -53,6 +53,12 @@ class TableEngine:
         seen = [(*before, *row) for before, row in zip(past, rows, strict=True)]
         return torch.tensor([self.table[tokens] for tokens in seen]), seen
 
+    def compute_head(self, hidden: torch.Tensor) -> torch.Tensor:
+        return hidden
+
+    def read_hidden(self, rows: list[list[int]]) -> torch.Tensor:
+        return torch.zeros(len(rows), len(rows[0]), 1)
+
     def select_rows(self, cache: Cache, rows: list[int]) -> Cache:
         assert isinstance(cache, list)
         return [cache[row] for row in rows]
@@ -72,7 +78,7 @@ def test_greedy_takes_the_largest_logit_at_every_position(model: Model) -> None:
     output = generate(model, "1+2=", greedy(12), SEED, never)
     ids = [3, 12, 4, 13]
     for token in output.tokens:
-        logits, _ = model.engine.compute_next([ids], None)
+        logits = model.engine.compute_head(model.engine.compute_next([ids], None)[0])
         assert token == int(logits[0].argmax())
         ids.append(token)
     assert output.text == "".join("0123456789+="[token - 2] if 2 <= token < 14 else "" for token in output.tokens)
@@ -81,7 +87,8 @@ def test_greedy_takes_the_largest_logit_at_every_position(model: Model) -> None:
 def test_a_sampled_position_replays_from_logits_seed_and_position_alone(model: Model) -> None:
     tokens = generate(model, "1+2=", sample(30, 1_500_000), SEED, never).tokens
     for position in (29, 3, 17):
-        logits, _ = model.engine.compute_next([[3, 12, 4, 13, *tokens[:position]]], None)
+        hidden, _ = model.engine.compute_next([[3, 12, 4, 13, *tokens[:position]]], None)
+        logits = model.engine.compute_head(hidden)
         assert tokens[position] == choose_token(quantise(logits[0].numpy()), SEED, position, 1_500_000, 900_000)
 
 

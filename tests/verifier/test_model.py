@@ -203,7 +203,8 @@ def test_an_index_reaches_no_file_outside_its_directory(make_directory: Make, sh
 def test_bfloat16_of_the_card_decides_the_arithmetic(make_directory: Make) -> None:
     directory = make_directory()
     write_card(directory, "untrained", "bfloat16", DigestFamily.TEXT_SIMHASH64, 20)
-    logits, _ = load_model(directory).engine.compute_next([[2, 3, 4]], None)
+    engine = load_model(directory).engine
+    logits = engine.compute_head(engine.compute_next([[2, 3, 4]], None)[0])
     assert logits.dtype == torch.bfloat16
     assert logits.shape == (1, 16)
 
