@@ -8,6 +8,7 @@ from typing import Annotated, TypeAlias
 
 import typer
 
+from devnet.perturbation.links import Isolation
 from devnet.wish import DEFAULT_NODES, parse_wish
 from node.cli import run_app
 from node.commands import options
@@ -86,6 +87,44 @@ def logs(
     from devnet.commands import run_logs
 
     return run_logs(_choose_home(home), node, lines, is_following=follow, as_json=as_json)
+
+
+@app.command()
+def perturb(
+    nodes: Annotated[int, typer.Option("--nodes", metavar="N", help="How many validators: 4, 7, 16.")] = 4,
+    minutes: Annotated[
+        float,
+        typer.Option("--minutes", metavar="M", min=0.1, max=100_000, help="How long; 3 are enough for all kinds."),
+    ] = 3.0,
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", metavar="S", help="What happens when, and to whom. Default: another each time."),
+    ] = None,
+    home: Annotated[
+        Path | None,
+        typer.Option(
+            "--home", metavar="DIR", help="Where the nodes' homes go, and stay. Default: here, and gone afterwards."
+        ),
+    ] = None,
+    isolation: Annotated[
+        Isolation,
+        typer.Option("--isolation", help="How nodes are disconnected. auto: namespaces where they are allowed."),
+    ] = Isolation.AUTO,
+    rate: Annotated[
+        float, typer.Option("--rate", min=0.1, max=1000, help="Transfers a second, over all nodes.")
+    ] = 10.0,
+    jobs: Annotated[float, typer.Option("--jobs", min=0.01, max=100, help="Jobs a second, over all nodes.")] = 0.5,
+    as_json: options.Json = False,
+) -> int:
+    """Kill, halt, cut off and mislead validators of a devnet of its own under load; then judge all ledgers.
+
+    Exit code 0: no fork, nothing lost, nobody slashed, every recovery within 10 s. 6: something of this does not hold.
+    """
+    from devnet.perturb import PerturbPlan, run_perturb
+    from devnet.perturbation.stage import Load
+
+    plan = PerturbPlan(nodes, minutes, seed, home, isolation, Load(rate, jobs))
+    return run_perturb(plan, as_json=as_json)
 
 
 @app.command()

@@ -167,6 +167,19 @@ def build_environment(environment: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+def start_process(node: DevnetNode, command: Sequence[str], settings: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+    """A node's process, which writes to the node's log; `settings` are environment variables for it alone. Raises: StorageFailure."""
+    with _open_log(node) as log:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env={**build_environment(os.environ), **settings},
+            start_new_session=True,  # a terminal's Ctrl-C is for the launcher, which stops the nodes in its own order
+        )
+
+
 def _start_once(
     directory: Path, devnet: DevnetFile, interruption: Interruption, report: Report, command: NodeCommand
 ) -> Running:
@@ -183,25 +196,13 @@ def _start_once(
 
 def _add_process(running: Running, node: DevnetNode, command: Sequence[str]) -> Running:
     """With one node more, written down at once: whatever becomes of this process, `down` finds that one."""
-    process = _start_process(node, command)
+    process = start_process(node, [*command, node.home], {})
     mark = mark_child(process.pid)
     started = replace(node, pid=mark.pid, started=mark.started)
     nodes = tuple(started if other.index == node.index else other for other in running.devnet.nodes)
     added = Running(running.directory, replace(running.devnet, nodes=nodes), (*running.processes, process))
     store_devnet(running.directory, added.devnet)
     return added
-
-
-def _start_process(node: DevnetNode, command: Sequence[str]) -> "subprocess.Popen[bytes]":
-    with _open_log(node) as log:
-        return subprocess.Popen(
-            [*command, node.home],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env=build_environment(os.environ),
-            start_new_session=True,  # a terminal's Ctrl-C is for the launcher, which stops the nodes in its own order
-        )
 
 
 @contextmanager

@@ -85,7 +85,7 @@ def fund(client: NodeClient, network: Network, payer: SigningKey, purses: Sequen
         transfers: list[TransactionParams] = []
         for purse in purses[start : start + MAX_BATCH]:
             nonce += 1
-            transfers.append(_sign(network, payer, nonce, purse.key.public, FUNDS))
+            transfers.append(sign_transfer(network, payer, nonce, purse.key.public, FUNDS))
         for reply in client.call_all("tx_submit", transfers, TransactionResult):
             if isinstance(reply, Fault):
                 raise reply
@@ -109,7 +109,7 @@ def send_transfers(client: NodeClient, network: Network, purses: Sequence[Purse]
 
 def _draw(network: Network, purse: Purse, recipient: NodeId) -> TransactionParams:
     purse.nonce += 1
-    return _sign(network, purse.key, purse.nonce, recipient, 1)
+    return sign_transfer(network, purse.key, purse.nonce, recipient, 1)
 
 
 def _count(tally: Tally, purse: Purse, reply: TransactionResult | Fault) -> None:
@@ -121,7 +121,8 @@ def _count(tally: Tally, purse: Purse, reply: TransactionResult | Fault) -> None
         purse.nonce -= 1  # the same one again in its next turn
 
 
-def _sign(network: Network, key: SigningKey, nonce: int, recipient: NodeId, amount: int) -> TransactionParams:
+def sign_transfer(network: Network, key: SigningKey, nonce: int, recipient: NodeId, amount: int) -> TransactionParams:
+    """A transfer as it is submitted."""
     body = Transfer(key.public, nonce, network.valid_until, recipient, amount)
     return TransactionParams(encode(sign_transaction(key, network.chain, body)))
 
