@@ -116,6 +116,7 @@ _SERVED: Final = "`quorate status --json` lists the models that are served; `quo
 _CERTIFICATE: Final = (
     "fetch it again with `quorate jobs show JOB --out FILE`; if it is refused again, do not trust its source"
 )
+_STEPS: Final = "fetch the changes of the validator set with `quorate chain --out FILE`, and give --chain FILE"
 _REPORT: Final = "this is a fault of the node: look for `internal` in its log and report it"
 
 _REFUSED: Final = (Exit.USAGE, RpcCode.REFUSED, False)
@@ -188,6 +189,16 @@ _TABLE: Final[dict[Reason, tuple[Exit, RpcCode, bool, str]]] = {
     Rejection.BAD_DRAW: (*_FORGED, _CERTIFICATE),
     Rejection.BAD_DECISION: (*_FORGED, _CERTIFICATE),
     Rejection.BAD_OUTPUT: (*_FORGED, _CERTIFICATE),
+    # Trust in a validator set
+    Rejection.MISSING_STEPS: (*_FORGED, _STEPS),
+    Rejection.BAD_VALIDATORS: (
+        *_FORGED,
+        "get both files again, from another node; do not trust whoever gave you these",
+    ),
+    Rejection.BEFORE_TRUST: (
+        *_FORGED,
+        "use a trusted header of that epoch or an earlier one, or leave out --trusted",
+    ),
     # The call
     Trouble.PARSE_ERROR: (
         Exit.USAGE,

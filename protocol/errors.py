@@ -60,6 +60,10 @@ class Rejection(Enum):
     BAD_DRAW = "bad_draw"
     BAD_DECISION = "bad_decision"
     BAD_OUTPUT = "bad_output"
+    # Trust in a validator set
+    MISSING_STEPS = "missing_steps"  # another set votes by then than the steps at hand lead to
+    BAD_VALIDATORS = "bad_validators"  # a set that never voted in that epoch
+    BEFORE_TRUST = "before_trust"  # older than the header that is trusted
 
 
 class Refusal(Exception):
@@ -84,6 +88,10 @@ class InvalidBlock(Refusal):
 
 class InvalidCertificate(Refusal):
     """A certificate that does not prove what it claims."""
+
+
+class InvalidTrust(Refusal):
+    """A chain file or a trusted header that does not hold."""
 
 
 class InvalidGenesis(Refusal):

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from protocol.block import BLOCK_CODEC, Block, Header, compute_header_hash, compute_transactions_root
 from protocol.certificate_format import Certificate, Opened, Unopened, compress_headers
+from protocol.chain_file import ChainFile
 from protocol.codec import Codec, Message, encode
 from protocol.crypto import SigningKey
 from protocol.digest import Digest, DigestFamily
@@ -93,6 +94,7 @@ from protocol.transactions import (
     compute_transaction_id,
     sign_transaction,
 )
+from protocol.trust import STEP_CODEC, ChainStep, TrustedHeader
 from protocol.validators import Validator, ValidatorSet, compute_leader, compute_validator_set_hash
 from protocol.voting import SignedProposal, proposal_signing_bytes, vote_signing_bytes
 
@@ -216,6 +218,7 @@ def list_samples() -> list[Sample]:
         *_list_jobs(),
         *_list_state(),
         *_list_certificate(),
+        *_list_trust(),
     ]
 
 
@@ -364,6 +367,15 @@ def _list_certificate() -> Iterator[Sample]:
         output=OUTPUT,
     )
     yield _plain(certificate)  # its bytes, not its truth: a true one is in certificate.json
+
+
+def _list_trust() -> Iterator[Sample]:
+    final = QuorumCert(VoteKind.FINAL, 0, 301, fill("h"), (0, 2), (fill("x", 64), fill("y", 64)))
+    step = ChainStep(HEADER, final, VALIDATORS)
+    yield Sample("ChainStep", STEP_CODEC, step)
+    yield _plain(ChainFile(CHAIN, (step, step)))
+    yield _plain(TrustedHeader(HEADER, VALIDATORS, final))
+    yield _plain(TrustedHeader(HEADER, VALIDATORS, None), "TrustedHeader, without votes")
 
 
 def list_hashes() -> Iterator[tuple[str, bytes]]:
