@@ -28,12 +28,15 @@ from node.storage import Storage
 from node.telemetry import Level, Telemetry
 from node.timers import Clock, Timers
 from node.wal import OpenedWal
+from protocol.block import compute_header_hash
 from protocol.crypto import SigningKey, is_signature_valid
 from protocol.genesis import Genesis, compute_validator_set
 from protocol.jobs.beacon import Onion
+from protocol.ledger.state import create_genesis
 from protocol.ordering.events import Timer
 from protocol.ordering.messages import QUORUM_CERT_CODEC, QuorumCert
-from protocol.ordering.state import Context, SimplexState, Tip, make_state
+from protocol.ordering.state import Context, SimplexState, Tip, make_state, make_tip
+from protocol.params import compute_boundary
 from protocol.units import ChainId, NodeId
 from protocol.validators import index_of
 
@@ -191,7 +194,7 @@ def _open_ordering(
 
 
 def _make_state(disk: OpenDisk, chain: Chain, own: int | None) -> SimplexState:
-    header = chain.final.header
+    header, (_, genesis) = chain.final.header, create_genesis(disk.genesis)
     context = Context(
         chain=disk.chain_id,
         epoch=0,
@@ -201,6 +204,9 @@ def _make_state(disk: OpenDisk, chain: Chain, own: int | None) -> SimplexState:
         params=disk.genesis.params,
         signer=None if own is None else disk.signing,
         verify=is_signature_valid,
+        start=make_tip(compute_header_hash(genesis), genesis),
+        start_cert=None,
+        boundary=compute_boundary(disk.genesis.params, 0),
     )
     tip = Tip(header.view, header.height, chain.final.hash, header.time_ms)
     return make_state(context, tip, _load_tip_cert(disk.storage, header.height), disk.clock.now_ms())

@@ -169,6 +169,8 @@ class Ordering:
                 self._queue.append(self._check(block_hash, block))
             case effects.Finalize(block_hashes=block_hashes, cert=cert):
                 self._finalized.extend(self._parts.chain.finalize(block_hashes, cert, self._parts.wal.position))
+            case effects.EndEpoch():
+                raise AssertionError(effect)  # epoch 0 has no end yet
             case effects.FetchBlock(block_hash=block_hash, peers=peers):
                 self._parts.requests.fetch_block(block_hash, peers)
             case effects.FetchCerts(views=views, peers=peers):

@@ -4,7 +4,9 @@ from msgspec.structs import replace
 
 from protocol.block import Block, Header, compute_header_hash, compute_transactions_root
 from protocol.errors import InvalidMessage, Rejection
+from protocol.ordering.context import Context
 from protocol.ordering.effects import CatchUp, CheckBlock, FetchBlock, Finalize, Halt
+from protocol.ordering.epochs import end_epoch
 from protocol.ordering.events import Timer
 from protocol.ordering.messages import QuorumCert
 from protocol.ordering.pace import start_standstill_timer
@@ -76,19 +78,21 @@ def check_next(draft: Draft, block_hash: Hash) -> None:
     parent = get_executed(draft, held.block.header.parent_hash)
     if held.status != BlockStatus.HELD or parent is None:
         return
-    if not is_child(parent, held.block.header, draft.state.context.params.pace_ms):
+    if not is_child(parent, held.block.header, draft.state.context):
         set_verdict(draft, block_hash, valid=False)
         return
     draft.put_block(block_hash, replace(held, status=BlockStatus.CHECKING))
     draft.effects.append(CheckBlock(block_hash, held.block))
 
 
-def is_child(parent: Tip, header: Header, pace_ms: int) -> bool:
-    """What ordering itself asks of a header: one height up, a later view, at least the pace later."""
+def is_child(parent: Tip, header: Header, context: Context) -> bool:
+    """What ordering itself asks of a header: of this epoch, one height up, a later view, at least the pace later."""
     return (
-        header.parent_view == parent.view < header.view
+        header.epoch == context.epoch
+        and header.height <= context.boundary
+        and header.parent_view == parent.view < header.view
         and header.height == parent.height + 1
-        and header.time_ms >= parent.time_ms + pace_ms
+        and header.time_ms >= parent.time_ms + context.params.pace_ms
     )
 
 
@@ -99,10 +103,8 @@ def set_verdict(draft: Draft, block_hash: Hash, *, valid: bool) -> None:
         return
     status = BlockStatus.VALID if valid else BlockStatus.INVALID
     draft.put_block(block_hash, replace(held, status=status))
-    view = held.block.header.view
-    record = draft.get_record(view)
-    if not valid and record.proposal is not None and record.proposal.block_hash == block_hash:
-        draft.put_record(view, replace(record, is_refused=True))
+    for view in () if valid else draft.list_proposing(block_hash):
+        draft.put_record(view, replace(draft.get_record(view), is_refused=True))
     if valid:
         check_children(draft, block_hash)
 
@@ -158,9 +160,11 @@ def _find_path(draft: Draft, cert: QuorumCert) -> tuple[Hash, ...]:
 def _fetch_path(draft: Draft, block_hash: Hash, view: View, cert: QuorumCert) -> None:
     """Asks for one body where the gap is small, for the whole range where this node is far behind.
 
-    Behind is counted from what is final, not from the missing body: its own fetch may have failed while the others went on.
+    Behind is counted from what is final, not from the missing body: its own fetch may have failed while the others went on. Who has
+    heard of a later epoch is behind, too.
     """
-    if cert.view - draft.state.tip.view > draft.state.context.params.view_window_behind:
+    is_far = cert.view - draft.state.tip.view > draft.state.context.params.view_window_behind
+    if is_far or draft.state.asked:
         draft.state = replace(draft.state, syncing=cert)
         draft.effects.append(CatchUp(cert))
         return
@@ -173,7 +177,7 @@ def _merge(first: tuple[NodeId, ...], second: tuple[NodeId, ...]) -> tuple[NodeI
 
 
 def move_tip(draft: Draft, tip: Tip, cert: QuorumCert, path: tuple[Hash, ...]) -> None:
-    """The new final tip; what lies below it is dropped, up to the views that are kept for evidence."""
+    """The new final tip; what lies below it is dropped, up to the views that are kept for evidence. It may be the epoch's last."""
     state = draft.state
     horizon = tip.view - state.context.params.view_window_behind
     headers = {block_hash: state.blocks[block_hash].block.header for block_hash in path}
@@ -193,6 +197,7 @@ def move_tip(draft: Draft, tip: Tip, cert: QuorumCert, path: tuple[Hash, ...]) -
         wanted={key: view for key, view in state.wanted.items() if view > tip.view},
     )
     start_standstill_timer(draft)
+    end_epoch(draft)
 
 
 def halt(draft: Draft, text: str, cert: QuorumCert) -> None:

@@ -11,9 +11,10 @@ from typing import TypeAlias
 from protocol.block import Block
 from protocol.errors import Rejection
 from protocol.evidence import Evidence
+from protocol.ordering.context import Tip
 from protocol.ordering.events import Record, Timer
 from protocol.ordering.messages import Proposal, QuorumCert, Vote
-from protocol.units import Hash, Height, Milliseconds, NodeId, View
+from protocol.units import Epoch, Hash, Height, Milliseconds, NodeId, View
 
 OrderingMessage: TypeAlias = Proposal | Vote | QuorumCert
 
@@ -80,11 +81,19 @@ class CheckBlock:
 class Finalize:
     """Commit these blocks, oldest first; the first one's parent is the last finalized block, the certificate is the last one's.
 
-    The application has executed all of them. Records of the write-ahead log up to the certificate's view are obsolete once
-    the blocks and the certificate are stored.
+    The application has executed all of them. Once the blocks and the certificate are stored, records of the write-ahead log are
+    obsolete up to the last block's view, and all of its epoch where it is the epoch's boundary.
     """
 
     block_hashes: tuple[Hash, ...]
+    cert: QuorumCert
+
+
+@dataclass(frozen=True, slots=True)
+class EndEpoch:
+    """The epoch's last block is final; answer with EpochStarted. Until then the machine only keeps messages of the next epoch."""
+
+    boundary: Tip
     cert: QuorumCert
 
 
@@ -103,9 +112,11 @@ class FetchBlock:
 class FetchCerts:
     """Get whatever certificates these peers hold of these views (`SimplexState.get_certs`); each one comes as CertReceived.
 
-    Asking a few peers at once is fine, and so is giving up: rule R9 asks again.
+    A peer that has left the epoch answers with the FinalCert of its boundary, whatever the views. Asking a few peers at once is
+    fine, and so is giving up: rule R9 asks again.
     """
 
+    epoch: Epoch
     views: tuple[View, ...]
     peers: tuple[NodeId, ...]
 
@@ -114,8 +125,8 @@ class FetchCerts:
 class CatchUp:
     """Get, verify, execute and store every block up to the one that this verified FinalCert names; answer with Synced.
 
-    Until then the machine finalizes nothing. Synced may name any verified FinalCert above the old tip: where that is not far
-    enough, a new CatchUp follows. The node keeps trying, with another peer on error.
+    Until then the machine finalizes nothing. Synced may name any verified FinalCert of this epoch above the old tip: where that is
+    not far enough, a new CatchUp follows. The node keeps trying, with another peer on error.
     """
 
     target: QuorumCert
@@ -154,6 +165,7 @@ Effect: TypeAlias = (
     | BuildBlock
     | CheckBlock
     | Finalize
+    | EndEpoch
     | FetchBlock
     | FetchCerts
     | CatchUp

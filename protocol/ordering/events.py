@@ -8,6 +8,7 @@ from enum import Enum
 from typing import TypeAlias
 
 from protocol.block import Block, Header
+from protocol.ordering.context import Context
 from protocol.ordering.messages import Proposal, QuorumCert, Vote
 from protocol.units import Hash, Milliseconds, NodeId, View
 
@@ -117,11 +118,27 @@ class TimerFired:
 
 @dataclass(frozen=True, slots=True)
 class Synced:
-    """Catching up is done: every block up to the one this FinalCert names is verified, executed and stored."""
+    """Catching up is done: every block up to the one this FinalCert names is verified, executed and stored. It is of this epoch."""
 
     now_ms: Milliseconds
     cert: QuorumCert
     header: Header
+
+
+@dataclass(frozen=True, slots=True)
+class EpochStarted:
+    """The answer to EndEpoch: the context of the next epoch, which starts on the boundary."""
+
+    now_ms: Milliseconds
+    context: Context
+
+
+@dataclass(frozen=True, slots=True)
+class MaySign:
+    """An observer is a validator from now on: the same epoch's context with `own`, `signer` and `floor`."""
+
+    now_ms: Milliseconds
+    context: Context
 
 
 Event: TypeAlias = (
@@ -136,4 +153,6 @@ Event: TypeAlias = (
     | WorkChanged
     | TimerFired
     | Synced
+    | EpochStarted
+    | MaySign
 )

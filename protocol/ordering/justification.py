@@ -57,7 +57,8 @@ def find_justification(state: SimplexState, view: View, base: Base) -> Justifica
     if len(skipped) != len(records):
         return None
     if base.view == state.tip.view:
-        return Justification(state.tip_cert, skipped) if base.block_hash == state.tip.block_hash else None
+        parent = state.tip_cert if state.tip != state.context.start else None
+        return Justification(parent, skipped) if base.block_hash == state.tip.block_hash else None
     record = state.views.get(base.view)
     certs = () if record is None else (record.notar, record.final)
     parent = next((cert for cert in certs if cert is not None and cert.block_hash == base.block_hash), None)
@@ -69,51 +70,73 @@ def compute_signed(proposal: Proposal, block_hash: Hash) -> SignedProposal:
     header = proposal.block.header
     justification_hash = compute_justification_hash(proposal.justification)
     return SignedProposal(
-        header.epoch, header.view, block_hash, justification_hash, proposal.signer, proposal.signature
+        header.epoch, proposal.view, block_hash, justification_hash, proposal.signer, proposal.signature
     )
+
+
+def is_again(proposal: Proposal) -> bool:
+    """Whether it is a re-proposal: a block of an earlier view. Whether it may be one is for check_justification."""
+    return proposal.view != proposal.block.header.view
 
 
 def check_proposal_origin(context: Context, proposal: Proposal, signed: SignedProposal, leader: int) -> None:
     """Whether the leader of the view signed it, and the body is the one that its header commits to.
 
-    A body that does not fit is its sender's fault: the leader's signature covers the header alone.
+    A body that does not fit is its sender's fault: the leader's signature covers the header alone. A re-proposal has none.
 
     Raises: InvalidMessage(NOT_LEADER | BAD_SIGNATURE | BAD_BODY).
     """
     header = proposal.block.header
     if proposal.signer != leader:
-        text = f"proposal: view {header.view} is led by validator {leader}, not {proposal.signer}"
+        text = f"proposal: view {proposal.view} is led by validator {leader}, not {proposal.signer}"
         raise InvalidMessage(Rejection.NOT_LEADER, text)
     message = proposal_signing_bytes(
-        context.chain, header.epoch, header.view, signed.block_hash, signed.justification_hash
+        context.chain, header.epoch, proposal.view, signed.block_hash, signed.justification_hash
     )
     if not context.verify(context.validators.members[leader].node, message, proposal.signature):
         raise InvalidMessage(Rejection.BAD_SIGNATURE, f"proposal: the signature is not validator {leader}'s")
-    if compute_transactions_root(proposal.block.body) != header.tx_root:
+    if proposal.block.body if is_again(proposal) else compute_transactions_root(proposal.block.body) != header.tx_root:
         raise InvalidMessage(Rejection.BAD_BODY, "proposal: the body is not the one that its header commits to")
 
 
-def check_justification(state: SimplexState, proposal: Proposal) -> None:
+def check_justification(state: SimplexState, proposal: Proposal, block_hash: Hash) -> None:
     """R2: the carried certificates are exactly the parent's, and a NullCert for every view between, all valid.
 
-    The genesis needs no certificate; a FinalCert serves as well as a NotarCert.
+    The epoch's start needs no certificate; a FinalCert serves as well as a NotarCert.
 
     Raises: InvalidMessage(WRONG_CHAIN | BAD_JUSTIFICATION | and those of check_quorum_cert).
     """
     context, header, carried = state.context, proposal.block.header, proposal.justification
     if header.chain_id != context.chain:
         raise InvalidMessage(Rejection.WRONG_CHAIN, "proposal: the header is of another chain")
-    gap = header.view - header.parent_view - 1
+    base = _check_again(state, proposal, block_hash) if is_again(proposal) else header.parent_view
+    gap = proposal.view - base - 1
     if gap < 0 or gap != len(carried.skipped) or gap > context.params.max_null_certs:
-        text = f"proposal: view {header.view} on {header.parent_view} with {len(carried.skipped)} null certificates"
+        text = f"proposal: view {proposal.view} on {base} with {len(carried.skipped)} null certificates"
         raise InvalidMessage(Rejection.BAD_JUSTIFICATION, text)
-    _check_parent(state, proposal)
+    if not is_again(proposal):
+        _check_parent(state, proposal)
     for offset, cert in enumerate(carried.skipped):  # R2: no gap
-        if cert.kind != VoteKind.NULL or cert.view != header.parent_view + 1 + offset:
-            text = f"proposal: expected the null certificate of view {header.parent_view + 1 + offset}"
+        if cert.kind != VoteKind.NULL or cert.view != base + 1 + offset:
+            text = f"proposal: expected the null certificate of view {base + 1 + offset}"
             raise InvalidMessage(Rejection.BAD_JUSTIFICATION, text)
     for cert in carried.skipped if carried.parent is None else (carried.parent, *carried.skipped):
         _check_carried(state, cert)
+
+
+def _check_again(state: SimplexState, proposal: Proposal, block_hash: Hash) -> View:
+    """R11: the view of the certificate by which an epoch's last block is proposed again: a quorum accepted this very block."""
+    header, own = proposal.block.header, proposal.justification.parent
+    if header.height != state.context.boundary or header.view > proposal.view:
+        text = f"proposal: view {proposal.view} repeats the block of view {header.view}, which is not the epoch's last"
+        raise InvalidMessage(Rejection.BAD_JUSTIFICATION, text)
+    if own is None or own.kind == VoteKind.NULL or own.block_hash != block_hash:
+        text = "proposal: a block proposed again needs the certificate of its own acceptance"
+        raise InvalidMessage(Rejection.BAD_JUSTIFICATION, text)
+    if own.view < header.view or own.view <= state.tip.view:
+        text = f"proposal: a block of view {header.view} above {state.tip.view} was not accepted in view {own.view}"
+        raise InvalidMessage(Rejection.BAD_JUSTIFICATION, text)
+    return own.view
 
 
 def _check_parent(state: SimplexState, proposal: Proposal) -> None:
@@ -122,8 +145,10 @@ def _check_parent(state: SimplexState, proposal: Proposal) -> None:
         text = f"proposal: its parent of view {header.parent_view} is below the final view {state.tip.view}"
         raise InvalidMessage(Rejection.BAD_JUSTIFICATION, text)
     if parent is None:
-        if header.parent_view != 0 or header.parent_hash != state.finalized.get(0):
-            raise InvalidMessage(Rejection.BAD_JUSTIFICATION, "proposal: only the genesis needs no certificate")
+        start = state.context.start
+        if (header.parent_view, header.parent_hash) != (start.view, start.block_hash):
+            text = "proposal: only the block that the epoch starts on needs no certificate"
+            raise InvalidMessage(Rejection.BAD_JUSTIFICATION, text)
         return
     if parent.kind == VoteKind.NULL or (parent.view, parent.block_hash) != (header.parent_view, header.parent_hash):
         raise InvalidMessage(Rejection.BAD_JUSTIFICATION, "proposal: the parent's certificate is of another block")

@@ -28,17 +28,25 @@ class QuorumCert(Message, frozen=True):
 
 
 class Justification(Message, frozen=True):
-    """Why this parent: its NotarCert (none for the genesis), and a NullCert for every view between it and the proposal."""
+    """Why this parent: its NotarCert (none for the epoch's start), and a NullCert for every view between it and the proposal.
+
+    Of a re-proposal: the proposed block's own NotarCert, and a NullCert for every view since.
+    """
 
     parent: QuorumCert | None
     skipped: Annotated[tuple[QuorumCert, ...], Meta(max_length=MAX_JUSTIFICATION_CERTS)]
 
 
 class Proposal(Message, frozen=True):
-    """A leader's block with the reason for its parent; the signature covers the header's hash and the justification's."""
+    """A leader's block with the reason for its parent; the signature covers the view, the header's hash and the justification's.
+
+    `view` is the header's, except in a *re-proposal*: an epoch's last block, notarized and not final yet, proposed again in a later
+    view. Its body stays empty: whoever notarized the block has it.
+    """
 
     block: Block
     justification: Justification
+    view: View
     signer: Annotated[int, Meta(ge=0, lt=MAX_VALIDATORS)]
     signature: Signature
 

@@ -85,6 +85,13 @@ def compute_build_time(draft: Draft, parent_time_ms: Milliseconds) -> Millisecon
     return start + interval
 
 
+def compute_repeat_time(draft: Draft, block_time_ms: Milliseconds) -> Milliseconds:
+    """R11: when the leader proposes the epoch's last block again: as a block on it, but its Final votes get half a delay first."""
+    state = draft.state
+    delay = compute_delay(state.context.params, state.view, state.tip.view)
+    return max(compute_build_time(draft, block_time_ms), state.entered_ms + delay // 2)
+
+
 def has_passed(draft: Draft, timer: Timer) -> bool:
     """Whether a running timer's deadline has come."""
     deadline = draft.state.deadlines.get(timer)

@@ -1,7 +1,6 @@
 """The replay half of rule R10: what this node signed before it stopped binds it still.
 
-Missing yet: a node whose log is lost, or older than its chain, has to stay an observer for two epochs (with epochs); until
-then whoever runs it must not give it its key.
+Whether the log still binds, and from when its node may sign, is for the node to know: it hands in the context.
 """
 
 from typing import assert_never
@@ -11,23 +10,29 @@ from msgspec.structs import replace
 from protocol.block import Block, compute_header_hash
 from protocol.ordering.blocks import check_children, get_signers, want_block
 from protocol.ordering.certs import accept_vote, keep_cert
+from protocol.ordering.epochs import end_epoch
 from protocol.ordering.events import Record
-from protocol.ordering.justification import compute_signed, get_notarized
+from protocol.ordering.justification import compute_signed, get_notarized, is_again
 from protocol.ordering.messages import Justification, Proposal, QuorumCert, Vote
 from protocol.ordering.pace import start_standstill_timer
 from protocol.ordering.rules import enter_view, fetch_gap
 from protocol.ordering.standstill import resend
 from protocol.ordering.state import BlockStatus, Draft, HeldBlock, SeenProposal
+from protocol.units import Epoch
 
 
 def replay(draft: Draft, records: tuple[Record, ...]) -> None:
-    """R10: restores votes, proposals, bodies and certificates above the final tip, enters the highest view they name, repeats them."""
-    assert not draft.state.is_started, "Replayed is the first event, once"
-    view = draft.state.tip.view + 1
-    for record in records:
-        view = max(view, _restore(draft, record))
-    draft.state = replace(draft.state, is_started=True)
-    enter_view(draft, view)
+    """R10: restores votes, proposals, bodies and certificates above the final tip, enters the highest view they name, repeats them.
+
+    R11: records of later epochs wait until these start; those of earlier ones say nothing any more.
+    """
+    assert not draft.state.is_started, "the log is replayed at the start and at the start of an epoch, once"
+    epoch = draft.state.context.epoch
+    later = tuple(record for record in records if get_record_epoch(record) > epoch)
+    records = tuple(record for record in records if get_record_epoch(record) == epoch)
+    view = max((_restore(draft, record) for record in records), default=0)
+    draft.state = replace(draft.state, is_started=True, later=later)
+    enter_view(draft, max(view, draft.state.tip.view + 1))
     start_standstill_timer(draft)
     check_children(draft, draft.state.tip.block_hash)
     for notarized_view, record in tuple(draft.state.views.items()):
@@ -37,6 +42,18 @@ def replay(draft: Draft, records: tuple[Record, ...]) -> None:
     if records:
         resend(draft)
         fetch_gap(draft)
+    end_epoch(draft)
+
+
+def get_record_epoch(record: Record) -> Epoch:
+    """The epoch that a record of the log is of."""
+    match record:
+        case Vote() | QuorumCert():
+            return record.epoch
+        case Proposal():
+            return record.block.header.epoch
+        case Block():
+            return record.header.epoch
 
 
 def _restore(draft: Draft, record: Record) -> int:
@@ -57,9 +74,9 @@ def _restore(draft: Draft, record: Record) -> int:
                 _restore_block(draft, record)
             return 0
         case Proposal():
-            if record.block.header.view > horizon:
+            if record.view > horizon:
                 _restore_proposal(draft, record)
-            return record.block.header.view
+            return record.view
         case _:
             assert_never(record)
 
@@ -73,12 +90,11 @@ def _restore_block(draft: Draft, block: Block) -> None:
 
 def _restore_proposal(draft: Draft, proposal: Proposal) -> None:
     block_hash = compute_header_hash(proposal.block.header)
-    view = proposal.block.header.view
-    _restore_block(draft, proposal.block)
+    if not is_again(proposal):
+        _restore_block(draft, proposal.block)
     _restore_certs(draft, proposal.justification)
-    seen = SeenProposal(block_hash, proposal)
-    signed = compute_signed(proposal, block_hash)
-    draft.put_record(view, replace(draft.get_record(view), proposal=seen, signed=signed))
+    seen, signed = SeenProposal(block_hash, proposal), compute_signed(proposal, block_hash)
+    draft.put_record(proposal.view, replace(draft.get_record(proposal.view), proposal=seen, signed=signed))
 
 
 def _restore_certs(draft: Draft, justification: Justification) -> None:

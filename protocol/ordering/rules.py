@@ -3,13 +3,20 @@
 from msgspec.structs import replace
 
 from protocol.block import Block, compute_header_hash
+from protocol.codec import encode
 from protocol.ordering.blocks import get_executed, get_signers, hold_block, wake_clock, want_block
 from protocol.ordering.certs import accept_vote
 from protocol.ordering.effects import Broadcast, BuildBlock, FetchCerts, Persist
 from protocol.ordering.events import Timer
 from protocol.ordering.justification import Base, Gap, compute_signed, find_base, find_justification
-from protocol.ordering.messages import Proposal, VoteKind, compute_justification_hash
-from protocol.ordering.pace import compute_build_time, has_passed, start_view_timers
+from protocol.ordering.messages import (
+    MAX_PROPOSAL_BYTES,
+    Justification,
+    Proposal,
+    VoteKind,
+    compute_justification_hash,
+)
+from protocol.ordering.pace import compute_build_time, compute_repeat_time, has_passed, start_view_timers
 from protocol.ordering.state import BlockStatus, Draft, SeenProposal
 from protocol.ordering.votes import sign_vote
 from protocol.units import ZERO_HASH, Hash, View
@@ -42,7 +49,7 @@ def fetch_gap(draft: Draft) -> None:
     base = find_base(draft.state, draft.state.view)
     if isinstance(base, Gap):
         limit = draft.state.context.params.max_null_certs
-        draft.effects.append(FetchCerts(base.views[:limit], draft.state.context.peers))
+        draft.effects.append(FetchCerts(draft.state.context.epoch, base.views[:limit], draft.state.context.peers))
 
 
 def _cast(draft: Draft, kind: VoteKind, view: View, block_hash: Hash) -> None:
@@ -65,9 +72,18 @@ def vote_notar(draft: Draft, view: View) -> None:
     held = draft.state.blocks.get(seen.block_hash)
     if held is None or held.status != BlockStatus.VALID or not wake_clock(draft, held.block.header):
         return
-    if not record.is_building:  # the own proposal's record holds the body already
+    if not record.is_building and not _is_logged(
+        draft, seen.block_hash
+    ):  # an own proposal's record holds the body, too
         draft.effects.append(Persist(held.block, durable=True))
     _cast(draft, VoteKind.NOTAR, view, seen.block_hash)
+
+
+def _is_logged(draft: Draft, block_hash: Hash) -> bool:
+    """Whether a block that is proposed again is durable: this node voted for it before."""
+    own = draft.state.context.own
+    votes = (record.votes.get((VoteKind.NOTAR, own)) for record in draft.state.views.values() if own is not None)
+    return any(vote is not None and vote.block_hash == block_hash for vote in votes)
 
 
 def vote_final(draft: Draft, view: View) -> None:
@@ -100,7 +116,8 @@ def _is_hopeless(draft: Draft, view: View) -> bool:
 
 
 def lead(draft: Draft, view: View) -> None:
-    """R1: the leader builds on the highest notarized block that it can justify, when the pace allows.
+    """R1: the leader builds on the highest notarized block that it can justify, when the pace allows; R11: the epoch's last one it
+    proposes again.
 
     Without the certificates it steps back at once (rule R4). With them but without the body it waits for that as long as everybody
     waits for it: bodies travel slower than votes.
@@ -119,9 +136,13 @@ def lead(draft: Draft, view: View) -> None:
     if parent is None:
         want_block(draft, base.block_hash, base.view, get_signers(draft, base.view))
         return
-    at_ms = compute_build_time(draft, parent.time_ms)
+    is_last = parent.height == state.context.boundary
+    at_ms = compute_repeat_time(draft, parent.time_ms) if is_last else compute_build_time(draft, parent.time_ms)
     if at_ms > draft.now_ms:
         draft.set_timer(Timer.BUILD, at_ms)
+        return
+    if is_last:
+        repropose(draft, view, base)
         return
     draft.put_record(view, replace(record, is_building=True))
     not_before = parent.time_ms + state.context.params.pace_ms
@@ -130,21 +151,39 @@ def lead(draft: Draft, view: View) -> None:
 
 def propose(draft: Draft, block: Block) -> None:
     """R1: signs and sends the block that the application built, once a view. Too late is not wrong: it is dropped."""
-    header, context = block.header, draft.state.context
+    header = block.header
     record = draft.get_record(header.view)
     justification = find_justification(draft.state, header.view, Base(header.parent_view, header.parent_hash))
     is_wanted = header.view == draft.state.view and record.is_building and record.signed is None
     if justification is None or not is_wanted:
         return
-    assert context.signer is not None and context.own is not None, header
     block_hash = compute_header_hash(header)
-    message = proposal_signing_bytes(
-        context.chain, context.epoch, header.view, block_hash, compute_justification_hash(justification)
-    )
-    proposal = Proposal(block, justification, context.own, context.signer.sign(message))
+    _send_proposal(draft, _sign_proposal(draft, block, block_hash, header.view, justification), block_hash)
+    hold_block(draft, block_hash, block, BlockStatus.VALID, ())
+
+
+def repropose(draft: Draft, view: View, base: Base) -> None:
+    """R11: signs and sends the epoch's last block again, without its body; steps back where the frame is too small for the reason."""
+    justification = find_justification(draft.state, view, base)
+    assert justification is not None, base  # just found
+    block = replace(draft.state.blocks[base.block_hash].block, body=())
+    proposal = _sign_proposal(draft, block, base.block_hash, view, justification)
+    if len(encode(proposal)) > MAX_PROPOSAL_BYTES:
+        draft.put_record(view, replace(draft.get_record(view), is_declined=True))
+        return
+    _send_proposal(draft, proposal, base.block_hash)
+
+
+def _sign_proposal(draft: Draft, block: Block, block_hash: Hash, view: View, justification: Justification) -> Proposal:
+    context = draft.state.context
+    assert context.signer is not None and context.own is not None, view
+    reason = compute_justification_hash(justification)
+    message = proposal_signing_bytes(context.chain, context.epoch, view, block_hash, reason)
+    return Proposal(block, justification, view, context.own, context.signer.sign(message))
+
+
+def _send_proposal(draft: Draft, proposal: Proposal, block_hash: Hash) -> None:
     draft.effects.append(Persist(proposal, durable=True))  # R10
     draft.effects.append(Broadcast(proposal))
-    seen = SeenProposal(block_hash, proposal)
-    signed = compute_signed(proposal, block_hash)
-    draft.put_record(header.view, replace(record, proposal=seen, signed=signed))
-    hold_block(draft, block_hash, block, BlockStatus.VALID, ())
+    seen, signed = SeenProposal(block_hash, proposal), compute_signed(proposal, block_hash)
+    draft.put_record(proposal.view, replace(draft.get_record(proposal.view), proposal=seen, signed=signed))

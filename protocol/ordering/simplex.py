@@ -2,7 +2,7 @@
 
 `step` takes one event in and then applies the rules, view by view, until none of them has anything left to do. It decides
 which block comes next and when it is final; what a block means is for the application, sending and storing for the node.
-Rules R1 to R10: the specification's chapter "Ordering".
+Rules R1 to R11: the specification's chapter "Ordering".
 """
 
 from typing import assert_never
@@ -20,6 +20,7 @@ from protocol.ordering.blocks import (
     hold_block,
     move_tip,
     set_verdict,
+    want_block,
 )
 from protocol.ordering.certs import (
     accept_cert,
@@ -32,13 +33,16 @@ from protocol.ordering.certs import (
     stop_for_old_final,
 )
 from protocol.ordering.effects import Effect, EvidenceFound, Halt, Misbehaviour, SetTimer
+from protocol.ordering.epochs import Message, is_of_this_epoch, open_epoch
 from protocol.ordering.events import (
     BlockBuilt,
     BlockChecked,
     BlockReceived,
     BuildDeclined,
     CertReceived,
+    EpochStarted,
     Event,
+    MaySign,
     ProposalReceived,
     Replayed,
     Synced,
@@ -47,15 +51,15 @@ from protocol.ordering.events import (
     VoteReceived,
     WorkChanged,
 )
-from protocol.ordering.justification import check_justification, check_proposal_origin, compute_signed
+from protocol.ordering.justification import check_justification, check_proposal_origin, compute_signed, is_again
 from protocol.ordering.messages import Proposal, QuorumCert, Vote
-from protocol.ordering.pace import change_work
+from protocol.ordering.pace import change_work, start_view_timers
 from protocol.ordering.replay import replay
 from protocol.ordering.rules import advance, enter_view, lead, propose, vote_final, vote_notar, vote_null
 from protocol.ordering.standstill import break_standstill
 from protocol.ordering.state import BlockStatus, Draft, SeenProposal, SimplexState, make_tip, open_draft
 from protocol.ordering.votes import check_quorum_cert, check_vote_shape, check_vote_signature
-from protocol.units import NodeId
+from protocol.units import Hash, NodeId
 
 
 def step(state: SimplexState, event: Event) -> tuple[SimplexState, tuple[Effect, ...]]:
@@ -63,7 +67,10 @@ def step(state: SimplexState, event: Event) -> tuple[SimplexState, tuple[Effect,
     if state.is_halted or (not state.is_started and not isinstance(event, Replayed)):
         return state, ()
     draft = open_draft(state, event.now_ms)
-    _take(draft, event)
+    if state.is_over and not isinstance(event, Replayed):
+        _take_between(draft, event)
+    else:
+        _take(draft, event)
     _settle(draft)
     return draft.state, _cut_after_halt(draft.effects)
 
@@ -88,12 +95,50 @@ def _take(draft: Draft, event: Event) -> None:
             _take_timer(draft, event.timer)
         case Synced():
             _take_synced(draft, event)
+        case MaySign():
+            _take_permission(draft, event)
+        case EpochStarted():
+            raise AssertionError(event)  # of an epoch that runs
         case _:
             assert_never(event)
 
 
-def _take_message(draft: Draft, event: ProposalReceived | VoteReceived | CertReceived | BlockReceived) -> None:
+def _take_between(draft: Draft, event: Event) -> None:
+    """R11: between two epochs: messages are sorted, work is noted, whatever was under way is obsolete."""
+    match event:
+        case EpochStarted():
+            _start_epoch(draft, event)
+        case ProposalReceived() | VoteReceived() | CertReceived():
+            is_of_this_epoch(draft, event)
+        case WorkChanged():
+            draft.state = replace(draft.state, has_work=event.pending)
+        case _:
+            return
+
+
+def _start_epoch(draft: Draft, event: EpochStarted) -> None:
+    """R11: the next epoch, with what the log and the others have said about it already."""
+    early = draft.state.early
+    draft.state = open_epoch(draft, event.context)
+    draft.touched.clear()
+    replay(draft, draft.state.later)
+    for messages in early.values():
+        for message in messages:
+            _take_message(draft, message.event)
+
+
+def _take_permission(draft: Draft, event: MaySign) -> None:
+    """R10: an observer signs from now on, in the views that it has not left, and above the floor."""
+    assert (event.context.epoch, event.context.start) == (draft.state.context.epoch, draft.state.context.start), event
+    draft.state = replace(draft.state, context=event.context)
+    draft.touched.update(draft.state.views)
+    start_view_timers(draft)
+
+
+def _take_message(draft: Draft, event: Message) -> None:
     """A peer's message; what is wrong with it is charged to the peer and changes nothing."""
+    if not is_of_this_epoch(draft, event):
+        return
     try:
         match event:
             case ProposalReceived():
@@ -111,11 +156,11 @@ def _take_message(draft: Draft, event: ProposalReceived | VoteReceived | CertRec
 
 def _take_proposal(draft: Draft, proposal: Proposal, peer: NodeId) -> None:
     """R2's first half: signed by the leader, with a complete and valid justification; the first such one of a view counts."""
-    header, context = proposal.block.header, draft.state.context
-    if header.epoch != context.epoch or header.view <= draft.state.tip.view:
+    context, view = draft.state.context, proposal.view
+    if view <= draft.state.tip.view:
         return
-    record = draft.get_record(header.view)
-    block_hash = compute_header_hash(header)
+    record = draft.get_record(view)
+    block_hash = compute_header_hash(proposal.block.header)
     if record.second is not None or (record.signed is not None and record.signed.block_hash == block_hash):
         return
     signed = compute_signed(proposal, block_hash)
@@ -123,21 +168,31 @@ def _take_proposal(draft: Draft, proposal: Proposal, peer: NodeId) -> None:
     if record.signed is not None:
         evidence = build_proposal_evidence(record.signed, signed)
         draft.effects.append(EvidenceFound(evidence))
-        draft.put_record(header.view, replace(record, second=signed, evidence=(*record.evidence, evidence)))
+        draft.put_record(view, replace(record, second=signed, evidence=(*record.evidence, evidence)))
         return
     try:
-        check_justification(draft.state, proposal)
+        check_justification(draft.state, proposal, block_hash)
     except InvalidMessage:
         if (
-            header.view <= draft.state.view + context.params.view_window_ahead
+            view <= draft.state.view + context.params.view_window_ahead
         ):  # everybody leads some far views: keep none of them
-            draft.put_record(header.view, replace(record, signed=signed, is_refused=True))  # R4
+            draft.put_record(view, replace(record, signed=signed, is_refused=True))  # R4
         raise
     parent = proposal.justification.parent
     for cert in (*(() if parent is None else (parent,)), *proposal.justification.skipped):
         accept_cert(draft, cert, peer)
-    draft.put_record(header.view, replace(record, signed=signed, proposal=SeenProposal(block_hash, proposal)))
-    hold_block(draft, block_hash, proposal.block, BlockStatus.HELD, get_signers(draft, header.parent_view))
+    draft.put_record(view, replace(record, signed=signed, proposal=SeenProposal(block_hash, proposal)))
+    _hold_proposed(draft, proposal, block_hash)
+
+
+def _hold_proposed(draft: Draft, proposal: Proposal, block_hash: Hash) -> None:
+    """The body that came along; of a block that is proposed again those who accepted it have the body."""
+    if is_again(proposal):
+        assert proposal.justification.parent is not None, proposal.view  # checked
+        want_block(draft, block_hash, proposal.view, get_signers(draft, proposal.justification.parent.view))
+    else:
+        signers = get_signers(draft, proposal.block.header.parent_view)
+        hold_block(draft, block_hash, proposal.block, BlockStatus.HELD, signers)
 
 
 def _take_vote(draft: Draft, vote: Vote) -> None:
@@ -201,7 +256,7 @@ def _take_synced(draft: Draft, event: Synced) -> None:
 
 def _settle(draft: Draft) -> None:
     """Applies the rules to every touched view, lowest first, until nothing moves: what a rule does touches its view again."""
-    while draft.touched and not draft.state.is_halted:
+    while draft.touched and not draft.state.is_halted and not draft.state.is_over:
         view = min(draft.touched)
         draft.touched.remove(view)
         if view <= draft.state.tip.view:
@@ -209,7 +264,7 @@ def _settle(draft: Draft) -> None:
         form_certs(draft, view)  # R5
         follow_certs(draft, view)  # R7
         advance(draft, view)  # R6
-        if draft.state.context.own is None or view <= draft.state.tip.view:
+        if draft.state.context.own is None or view <= max(draft.state.tip.view, draft.state.context.floor):
             continue
         vote_final(draft, view)  # R3
         vote_notar(draft, view)  # R2

@@ -1,5 +1,7 @@
 """What the ordering machine knows: frozen between steps, one local draft within a step.
 
+It is of one epoch; the next one begins with a fresh state (epochs.py).
+
 Bounds: votes and second proposals only for views in [final - view_window_behind, view + view_window_ahead], one vote of each kind
 per validator and view, one body per leader and view; everything about older views is dropped when a block becomes final.
 """
@@ -12,44 +14,13 @@ from msgspec.structs import replace
 
 from protocol.block import Block, Header
 from protocol.evidence import Evidence
+from protocol.ordering.context import Context, Tip
 from protocol.ordering.effects import Effect, SetTimer
-from protocol.ordering.events import Timer
+from protocol.ordering.events import CertReceived, ProposalReceived, Record, Timer, VoteReceived
 from protocol.ordering.messages import Proposal, QuorumCert, Vote, VoteKind
-from protocol.ordering.signatures import Signer
-from protocol.params import Params
-from protocol.units import ChainId, Epoch, Hash, Height, Milliseconds, NodeId, View
-from protocol.validators import ValidatorSet, compute_leader
-from protocol.voting import SignedProposal, Verify
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """What stays the same for a whole epoch. `own` is this node's index in the table, None for an observer, which follows but
-    never signs; `signer` is present exactly where `own` is."""
-
-    chain: ChainId
-    epoch: Epoch
-    seed: Hash  # of the leader schedule
-    validators: ValidatorSet
-    own: int | None
-    params: Params
-    signer: Signer | None
-    verify: Verify
-
-    @property
-    def peers(self) -> tuple[NodeId, ...]:
-        """Every other validator."""
-        return tuple(member.node for index, member in enumerate(self.validators.members) if index != self.own)
-
-
-@dataclass(frozen=True, slots=True)
-class Tip:
-    """The last finalized block, or the epoch's genesis with view 0."""
-
-    view: View
-    height: Height
-    block_hash: Hash
-    time_ms: Milliseconds
+from protocol.units import Hash, Milliseconds, NodeId, View
+from protocol.validators import compute_leader
+from protocol.voting import SignedProposal
 
 
 def make_tip(block_hash: Hash, header: Header) -> Tip:
@@ -102,12 +73,19 @@ class ViewRecord(Struct, frozen=True):
         return tuple(cert for cert in (self.final, self.notar, self.null) if cert is not None)
 
 
+class EarlyMessage(Struct, frozen=True):
+    """A message of the next epoch, read by nobody yet."""
+
+    event: ProposalReceived | VoteReceived | CertReceived
+    size: int  # in bytes
+
+
 class SimplexState(Struct, frozen=True):
     """The machine between two events. Mappings are never changed in place."""
 
     context: Context
     tip: Tip
-    tip_cert: QuorumCert | None  # None while the tip is the genesis
+    tip_cert: QuorumCert | None  # None while the tip is the genesis; of the epoch before while it is the start
     tip_since_ms: Milliseconds
     view: View
     finalized: dict[View, Hash]  # recent final blocks, for rule R7
@@ -120,6 +98,16 @@ class SimplexState(Struct, frozen=True):
     blocks: dict[Hash, HeldBlock] = {}
     wanted: dict[Hash, View] = {}  # bodies asked for, with their view
     deadlines: dict[Timer, Milliseconds] = {}
+    opened_ms: Milliseconds = 0  # when this node began the epoch
+    early: dict[NodeId, tuple[EarlyMessage, ...]] = {}  # of the next epoch, by who sent them
+    later: tuple[Record, ...] = ()  # of later epochs, from the log
+    answered: dict[NodeId, Milliseconds] = {}  # who was told lately that its epoch is over
+    asked: dict[NodeId, Milliseconds] = {}  # who was asked lately how this one ended, having spoken of a later one
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the epoch's last block is final: nothing is ordered until the next one starts."""
+        return self.tip.height >= self.context.boundary
 
     def get_record(self, view: View) -> ViewRecord | None:
         """What is known about a view."""
@@ -139,9 +127,9 @@ class SimplexState(Struct, frozen=True):
 
 
 def make_state(context: Context, tip: Tip, tip_cert: QuorumCert | None, now_ms: Milliseconds) -> SimplexState:
-    """The machine as it starts on a stored finalized tip; the first event it must get is Replayed."""
+    """The machine as it starts in an epoch on a stored finalized tip of it, or on the epoch's start; its first event must be Replayed."""
     assert (context.own is None) == (context.signer is None), context.own
-    return SimplexState(context, tip, tip_cert, now_ms, tip.view + 1, {tip.view: tip.block_hash})
+    return SimplexState(context, tip, tip_cert, now_ms, tip.view + 1, {tip.view: tip.block_hash}, opened_ms=now_ms)
 
 
 @dataclass(slots=True)
@@ -170,11 +158,17 @@ class Draft:
         self.touched.add(view)
 
     def put_block(self, block_hash: Hash, held: HeldBlock) -> None:
-        """Holds a body, or changes its status; the rules of its view will be looked at."""
+        """Holds a body, or changes its status; the rules of its view, and of those in which it is proposed again, will be looked at."""
         if self.state.blocks is self.base.blocks:
             self.state = replace(self.state, blocks=dict(self.base.blocks))
         self.state.blocks[block_hash] = held
         self.touched.add(held.block.header.view)
+        self.touched.update(self.list_proposing(block_hash))
+
+    def list_proposing(self, block_hash: Hash) -> tuple[View, ...]:
+        """The views in which a block is proposed: one, or several where it is an epoch's last."""
+        proposals = ((view, record.proposal) for view, record in self.state.views.items())
+        return tuple(view for view, seen in proposals if seen is not None and seen.block_hash == block_hash)
 
     def set_timer(self, timer: Timer, at_ms: Milliseconds) -> None:
         """Starts a timer, instead of its earlier setting."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace as replace_context
 from typing import ClassVar, Final
 
 from msgspec.structs import replace
@@ -49,9 +50,7 @@ class Evil(SimulatedNode):
     def __init__(
         self, address: int, own: int, context: Context, chain: HashChain, world: World, addresses: Addresses
     ) -> None:
-        observer = Context(
-            context.chain, context.epoch, context.seed, context.validators, None, context.params, None, context.verify
-        )
+        observer = replace_context(context, own=None, signer=None)
         super().__init__(address, observer, chain, world, addresses, None)
         self.own = own
         self.chain = chain
@@ -142,7 +141,7 @@ class Evil(SimulatedNode):
         message = proposal_signing_bytes(
             self.context.chain, self.context.epoch, view, block_hash, compute_justification_hash(justification)
         )
-        self.tell(Proposal(block, justification, self.own, self.signer.sign(message)))
+        self.tell(Proposal(block, justification, view, self.own, self.signer.sign(message)))
         self.sign_everything(view, block_hash)
 
 

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Final
 
+from protocol.block import compute_header_hash
 from protocol.genesis import compute_validator_set
-from protocol.ordering.state import Context
+from protocol.ordering.state import Context, make_tip
+from protocol.params import compute_boundary
 from tests.simulation.adversaries import Silent
 from tests.simulation.invariants import Watch
 from tests.simulation.ledger_application import EquivocatingLedger, LedgerApplication
@@ -129,7 +131,21 @@ def make_ledger_context(town: Town, own: int | None) -> Context:
     genesis = town.genesis
     signer = None if own is None else town.notary.make_signer(get_key(f"v{own}"))
     validators = compute_validator_set(genesis)
-    return Context(town.chain_id, 0, genesis.seed, validators, own, genesis.params, signer, town.notary.verify)
+    start = make_tip(compute_header_hash(town.header), town.header)
+    boundary = compute_boundary(genesis.params, 0)
+    return Context(
+        town.chain_id,
+        0,
+        genesis.seed,
+        validators,
+        own,
+        genesis.params,
+        signer,
+        town.notary.verify,
+        start,
+        None,
+        boundary,
+    )
 
 
 def list_accounts(plan: LedgerPlan) -> list[str]:

@@ -56,7 +56,7 @@ class Liar(SimulatedNode):
         message = proposal_signing_bytes(
             context.chain, context.epoch, block.header.view, block_hash, justification_hash
         )
-        return Proposal(block, justification, context.own, context.signer.sign(message))
+        return Proposal(block, justification, block.header.view, context.own, context.signer.sign(message))
 
 
 class Slow(Liar):

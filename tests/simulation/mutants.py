@@ -62,7 +62,7 @@ def vote_null_after_final(draft: Draft, view: int) -> None:
             rules._cast(draft, VoteKind.NULL, hopeless, ZERO_HASH)
 
 
-def check_only_parent(state: SimplexState, proposal: Proposal) -> None:
+def check_only_parent(state: SimplexState, proposal: Proposal, block_hash: Hash) -> None:
     """Gap unchecked: the parent's certificate is enough, whatever lies between it and the proposal."""
     justification._check_parent(state, proposal)
     if proposal.justification.parent is not None:
@@ -78,7 +78,7 @@ def vote_final_for_any_block(draft: Draft, view: int) -> None:
         rules._cast(draft, VoteKind.FINAL, view, notar.block_hash)
 
 
-def check_what_is_carried(state: SimplexState, proposal: Proposal) -> None:
+def check_what_is_carried(state: SimplexState, proposal: Proposal, block_hash: Hash) -> None:
     """Justification incomplete: every carried certificate must be valid and of a view between, but some may be missing."""
     header, carried = proposal.block.header, proposal.justification
     justification._check_parent(state, proposal)
@@ -88,7 +88,7 @@ def check_what_is_carried(state: SimplexState, proposal: Proposal) -> None:
         justification._check_carried(state, cert)
 
 
-def check_what_is_held(state: SimplexState, proposal: Proposal) -> None:
+def check_what_is_held(state: SimplexState, proposal: Proposal, block_hash: Hash) -> None:
     """Held instead of carried: the judge's own certificates decide, not those that came with the proposal."""
     header = proposal.block.header
     justification._check_parent(state, proposal)

@@ -14,6 +14,7 @@ from protocol.ordering.effects import (
     CatchUp,
     CheckBlock,
     Effect,
+    EndEpoch,
     EvidenceFound,
     FetchBlock,
     FetchCerts,
@@ -214,6 +215,8 @@ class SimulatedNode:
                 self.local.append(BlockChecked(self.clock(), effect.block_hash, valid))
             case Finalize():
                 self.finalize(effect)
+            case EndEpoch():
+                raise AssertionError(effect)
             case FetchBlock():
                 self.waiting[effect.block_hash] = None
                 self.retry(Retry(self.life, effect.block_hash, effect.peers))

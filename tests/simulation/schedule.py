@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from protocol.ordering.state import Context
 from protocol.params import DEVNET, Params
-from protocol.units import ZERO_HASH
+from protocol.units import MAX_UINT, ZERO_HASH
 from protocol.validators import Validator, ValidatorSet
 from tests.simulation.adversaries import LEADERS, Silent, UnforgettingChain
 from tests.simulation.application import Application, HashChain
@@ -118,7 +118,8 @@ def make_context(weights: tuple[int, ...], own: int | None, params: Params = PAR
     """The context of a simulated validator, or of an observer."""
     validators = ValidatorSet(tuple(Validator(make_public(index), weight) for index, weight in enumerate(weights)))
     signer = None if own is None else CheapSigner(make_public(own))
-    return Context(CHAIN, 0, ZERO_HASH, validators, own, params, signer, verify_cheaply)
+    start = HashChain(CHAIN, GENESIS_MS).genesis
+    return Context(CHAIN, 0, ZERO_HASH, validators, own, params, signer, verify_cheaply, start, None, MAX_UINT)
 
 
 def make_network(

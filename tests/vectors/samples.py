@@ -264,7 +264,7 @@ def _list_ordering() -> Iterator[Sample]:
     signature = KEY.sign(
         proposal_signing_bytes(CHAIN, 0, 300, compute_header_hash(HEADER), compute_justification_hash(JUSTIFICATION))
     )
-    yield Sample("Proposal", PROPOSAL_CODEC, Proposal(BLOCK, JUSTIFICATION, 0, signature))
+    yield Sample("Proposal", PROPOSAL_CODEC, Proposal(BLOCK, JUSTIFICATION, 300, 0, signature))
     proposed = SignedProposal(
         0, 300, compute_header_hash(HEADER), compute_justification_hash(JUSTIFICATION), 0, signature
     )

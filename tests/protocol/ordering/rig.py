@@ -44,7 +44,7 @@ def node_id(index: int) -> NodeId:
 
 def make_context(own: int | None = 0, params: Params = DEVNET, validators: ValidatorSet = VALIDATORS) -> Context:
     signer = None if own is None else CheapSigner(validators.members[own].node)
-    return Context(CHAIN, 0, SEED, validators, own, params, signer, verify_cheaply)
+    return Context(CHAIN, 0, SEED, validators, own, params, signer, verify_cheaply, GENESIS, None, params.epoch_heights)
 
 
 def make_vote(kind: VoteKind, view: int, block_hash: Hash, signer: int) -> Vote:
@@ -94,7 +94,7 @@ def sign_proposal(block: Block, justification: Justification, signer: int) -> Pr
     message = proposal_signing_bytes(
         CHAIN, 0, block.header.view, hash_of(block), compute_justification_hash(justification)
     )
-    return Proposal(block, justification, signer, CheapSigner(node_id(signer)).sign(message))
+    return Proposal(block, justification, block.header.view, signer, CheapSigner(node_id(signer)).sign(message))
 
 
 def make_proposal(block: Block, skipped: Iterable[int] | None = None) -> Proposal:

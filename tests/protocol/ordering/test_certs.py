@@ -92,7 +92,7 @@ def test_r6_never_back() -> None:
 
 
 def test_r6_views_that_were_jumped_over_are_asked_for() -> None:
-    assert FetchCerts((2, 1), Rig().state.context.peers) in Rig().cert(NULL, 3)
+    assert FetchCerts(0, (2, 1), Rig().state.context.peers) in Rig().cert(NULL, 3)
 
 
 # --- contradictions

@@ -113,7 +113,7 @@ def test_r1_a_leader_that_skipped_certificates_asks_for_them_and_steps_back() ->
     rig = Rig(own=0)
     effects = rig.cert(NULL, 3)
     assert rig.state.view == 4
-    assert FetchCerts((2, 1), rig.state.context.peers) in effects
+    assert FetchCerts(0, (2, 1), rig.state.context.peers) in effects
     assert votes_in(effects) == [(NULL, 4, ZERO_HASH)]
 
 

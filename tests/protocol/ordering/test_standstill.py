@@ -107,4 +107,4 @@ def test_r9_what_is_missing_is_asked_for_again() -> None:
     rig.cert(NULL, 5)
     effects = repeat(rig)
     assert any(isinstance(effect, FetchBlock) and effect.block_hash == HASH_1 for effect in effects)
-    assert FetchCerts((4, 3, 2), rig.state.context.peers) in effects
+    assert FetchCerts(0, (4, 3, 2), rig.state.context.peers) in effects

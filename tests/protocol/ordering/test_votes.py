@@ -17,7 +17,7 @@ from protocol.ordering.votes import check_quorum_cert, check_vote_signature, com
 from protocol.units import ZERO_HASH
 from protocol.validators import Validator, ValidatorSet, is_quorum
 from protocol.voting import vote_signing_bytes
-from tests.protocol.ordering.rig import CHAIN, FINAL, NOTAR, NULL, SEED, make_cert, make_context, make_vote
+from tests.protocol.ordering.rig import CHAIN, FINAL, GENESIS, NOTAR, NULL, SEED, make_cert, make_context, make_vote
 
 if TYPE_CHECKING:
     from protocol.units import Hash, PublicKey, Signature
@@ -96,7 +96,8 @@ def make_real(kind: VoteKind, view: int, block_hash: Hash) -> tuple[QuorumCert, 
     validators = ValidatorSet(tuple(Validator(key.public, 1) for key in keys))
     params = make_context().params
     contexts = [
-        Context(CHAIN, 0, SEED, validators, own, params, key, is_signature_valid) for own, key in enumerate(keys)
+        Context(CHAIN, 0, SEED, validators, own, params, key, is_signature_valid, GENESIS, None, params.epoch_heights)
+        for own, key in enumerate(keys)
     ]
     votes = [sign_vote(context, kind, view, block_hash) for context in contexts[:3]]
     return (
