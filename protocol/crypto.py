@@ -56,6 +56,7 @@ class SignatureDomain(IntEnum):
     EVIDENCE = 6
     HANDSHAKE = 7
     STATUS = 8
+    PROFILE = 9  # a tolerance profile, which belongs to a model and to no chain
 
 
 def compute_hash(domain: HashDomain, *parts: bytes) -> Hash:

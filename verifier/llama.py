@@ -303,5 +303,6 @@ def _compute_mask(start: int, positions: int, hidden: Tensor) -> Tensor | None:
     """What hides the future when several positions run at once; one position alone sees everything."""
     if positions == 1:
         return None
-    hidden_future = torch.full((positions, start + positions), torch.finfo(hidden.dtype).min, device=hidden.device)
+    least, dtype = torch.finfo(hidden.dtype).min, _widen(hidden.dtype)
+    hidden_future = torch.full((positions, start + positions), least, dtype=dtype, device=hidden.device)
     return hidden_future.triu(start + 1).to(hidden.dtype)

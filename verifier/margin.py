@@ -1,0 +1,135 @@
+"""Token margins: by how much, at each position, the claimed token lost against the one that the auditor's model would have chosen.
+
+The choice is replayed with the job's own noise (verifier/sampling.py): 0 at nearly every position of an honest output, little at
+others, and much where another model, prompt, seed or temperature chose. Integers, in 2^-16 nats.
+Source: Token-DiFR, arXiv 2511.20621
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from verifier.sampling import FRACTION_BITS, Integers, draw_raw, quantise, shape_noise
+
+ONE_NAT: Final = 1 << FRACTION_BITS
+MARGIN_CAP: Final = 64 * ONE_NAT  # what a token counts that could not have been chosen at all
+_PPM: Final = 1_000_000
+_COMMON_TOKENS: Final = 1024  # nearly every nucleus has fewer
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """How the tokens were to be chosen; temperature 0 is greedy.
+
+    Units: slack in nats, by how much an honest executor's logits may differ where the edge of the nucleus is concerned
+    """
+
+    seed: bytes
+    temperature_ppm: int
+    top_p_ppm: int
+    slack: float
+
+
+def measure_margins(logits: Tensor, tokens: Sequence[int], first: int, replay: Replay) -> Integers:
+    """The margins of tokens at positions `first` and on.
+
+    Shapes: logits [tokens, vocabulary], finite; margins [tokens]
+    """
+    assert logits.shape[0] == len(tokens), (logits.shape, len(tokens))
+    if replay.temperature_ppm == 0:
+        return _measure_greedy(logits, tokens)
+    wide = logits if logits.dtype == torch.float64 else logits.float()
+    return _measure_sampled(wide.cpu(), np.asarray(tokens, dtype=np.int64), first, replay)
+
+
+def _measure_greedy(logits: Tensor, tokens: Sequence[int]) -> Integers:
+    claimed = logits.gather(1, torch.tensor(tokens, device=logits.device)[:, None])[:, 0]
+    best = quantise(_to_numpy(logits.amax(dim=1)))
+    return np.minimum(best - quantise(_to_numpy(claimed)), MARGIN_CAP)
+
+
+def _measure_sampled(logits: Tensor, tokens: Integers, first: int, replay: Replay) -> Integers:
+    """Exact integer scores where they could decide; everywhere else a bound shows that they do not.
+
+    A token beats the bound b only if its noise does: with the word's distance w from the top of its range, -log(u) >= w says that
+    w must be below exp((z - b) / T). That is one exponential a token in place of two logarithms.
+    """
+    count, vocabulary = logits.shape
+    raw = np.empty((count, vocabulary), dtype=np.uint64)
+    for row in range(count):
+        raw[row] = draw_raw(replay.seed, first + row, vocabulary)
+    below_top = np.invert(raw.view(np.uint32).reshape(count, vocabulary, 2)[:, :, 1]).astype(np.float32)
+    inner, outer = bound_nucleus(logits, replay)
+    values = logits.numpy()
+    rows = np.arange(count)
+
+    def score(at: NDArray[np.int64], columns: NDArray[np.int64]) -> Integers:
+        noise = shape_noise(raw[at, columns]) * replay.temperature_ppm
+        return quantise(values[at, columns]) * _PPM + noise
+
+    claimed = score(rows, tokens)
+    luckiest = below_top.argmin(axis=1)
+    is_inside = values[rows, luckiest] >= inner
+    best = np.maximum(score(rows, values.argmax(axis=1)), claimed)
+    best = np.where(is_inside, np.maximum(best, score(rows, luckiest)), best)
+    at, columns = _list_rivals(logits, below_top, best, inner, replay.temperature_ppm)
+    np.maximum.at(best, at, score(at, columns))
+    margins = np.minimum(-(-(best - claimed) // _PPM), MARGIN_CAP)
+    return np.where(values[rows, tokens] >= outer, margins, MARGIN_CAP)
+
+
+def _list_rivals(
+    logits: Tensor, below_top: NDArray[np.float32], best: Integers, inner: NDArray[np.float64], temperature_ppm: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The rows and columns of all tokens inside the nucleus that might score more than the best so far, and a few that do not."""
+    temperature = temperature_ppm / _PPM
+    # Rounding of logits and noise, single precision, and the halves that were cut off the words.
+    leeway = 2.0**-14 / temperature + 1e-3
+    bias = -best / (_PPM * ONE_NAT) / temperature + leeway + 32 * math.log(2)
+    limits = torch.add(torch.from_numpy(bias).to(logits.dtype)[:, None], logits, alpha=1 / temperature).exp_()
+    is_rival = torch.from_numpy(below_top) <= limits
+    if np.isfinite(inner).any():
+        is_rival &= logits >= torch.from_numpy(inner).to(logits.dtype)[:, None]
+    found = is_rival.nonzero().numpy()
+    return found[:, 0], found[:, 1]
+
+
+def bound_nucleus(logits: Tensor, replay: Replay) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Logits from which a token is in the nucleus of every honest executor, and below which it is in none.
+
+    Shapes: logits [rows, vocabulary] on the CPU; [rows] each
+    """
+    rows = logits.shape[0]
+    if replay.top_p_ppm >= _PPM:
+        return np.full(rows, -np.inf), np.full(rows, -np.inf)
+    temperature, share = replay.temperature_ppm / _PPM, replay.top_p_ppm / _PPM
+    # A shift of all logits by the slack moves a share p of the probability by at most 2 p (1 - p) slack / T.
+    unsure = 2 * share * (1 - share) * replay.slack / temperature + 1e-5
+    top = logits.amax(dim=1, keepdim=True)
+    total = ((logits - top) / temperature).exp().sum(dim=1, keepdim=True, dtype=torch.float64)
+    for kept in (min(_COMMON_TOKENS, logits.shape[1]), logits.shape[1]):
+        values = logits.topk(kept, dim=1).values.double()
+        weights = ((values - top) / temperature).exp() / total
+        before = weights.cumsum(dim=1) - weights
+        if kept == logits.shape[1] or bool((before[:, -1] > share + unsure).all()):
+            break
+    first = top[:, 0].double()
+    inner = torch.minimum(_get_last(values, before, share - unsure) + replay.slack, first)
+    outer = torch.minimum(_get_last(values, before, share + unsure) - replay.slack, first)
+    return inner.numpy(), outer.numpy()
+
+
+def _get_last(values: Tensor, before: Tensor, share: float) -> Tensor:
+    """In each row the smallest logit that has less than this share before it."""
+    count = (before < share).sum(dim=1).clamp(min=1)
+    return values.gather(1, count[:, None] - 1)[:, 0]
+
+
+def _to_numpy(values: Tensor) -> NDArray[np.float64]:
+    return values.double().cpu().numpy()
