@@ -18,8 +18,8 @@ import trio
 
 from node.timers import Clock
 from node.worker_pipe import WorkerFault, cancel_at_end, describe_end, end, receive, send
-from protocol.digest import DIGEST_BYTES, Digest
-from protocol.models import GenerationSettings, ModelCard, Output, compute_model_id
+from protocol.digest import DIGEST_BYTES, IMAGE_FAMILIES, Digest
+from protocol.models import GenerationSettings, ImageOutput, ModelCard, Output, TextOutput, compute_model_id
 from protocol.units import Hash, JobId, Milliseconds, ModelId
 from verifier.messages import Failed, Generate, Generated, Hello, Refused, Response
 
@@ -305,12 +305,17 @@ def _check_response(
         raise WorkerFault(
             f"the worker answered with model {output.model.hex()[:12]}, asked was {request.model.hex()[:12]}"
         )
-    if not 1 <= len(output.tokens) <= request.settings.max_tokens:
-        raise WorkerFault(
-            f"the worker answered {len(output.tokens)} tokens, asked were 1 to {request.settings.max_tokens}"
-        )
-    if max(output.tokens) >= card.vocabulary:
-        raise WorkerFault(f"the worker answered token {max(output.tokens)}; the vocabulary has {card.vocabulary}")
+    if isinstance(output, ImageOutput) != (card.family in IMAGE_FAMILIES):
+        raise WorkerFault(f"the worker answered with {type(output).__name__}, the model's family is {card.family.name}")
+    if isinstance(output, TextOutput):
+        _check_tokens(output, request.settings.max_tokens, card.vocabulary)
     if digest.family != card.family or len(digest.bits) != DIGEST_BYTES[card.family]:
         raise WorkerFault(f"the worker's digest is {digest.family.name}, the model's family is {card.family.name}")
     return InferenceDone(response.request_id, output, digest, response.duration_ms)
+
+
+def _check_tokens(output: TextOutput, most: int, vocabulary: int) -> None:
+    if not 1 <= len(output.tokens) <= most:
+        raise WorkerFault(f"the worker answered {len(output.tokens)} tokens, asked were 1 to {most}")
+    if max(output.tokens) >= vocabulary:
+        raise WorkerFault(f"the worker answered token {max(output.tokens)}; the vocabulary has {vocabulary}")

@@ -18,14 +18,25 @@ from node.rpc_types import (
     JobWaitParams,
     OutputParams,
     OutputResult,
+    Picture,
     StopName,
 )
 from node.rpc_views import describe_progress, find_models, view_job
+from protocol.digest import IMAGE_FAMILIES
 from protocol.errors import InvalidTransaction, Rejection
 from protocol.jobs.life import compute_default_windows
 from protocol.jobs.settlement import Phase
 from protocol.ledger.queries import JobView, get_job, list_jobs, list_models
-from protocol.models import MAX_PROMPT_BYTES, GenerationSettings, ModelCard, SamplingKind, StopReason
+from protocol.models import (
+    MAX_PROMPT_BYTES,
+    GenerationSettings,
+    ImageOutput,
+    ModelCard,
+    Output,
+    SamplingKind,
+    StopReason,
+    TextOutput,
+)
 from protocol.transactions import MAX_SEATS, AgreementRule, JobRequest
 from protocol.units import ModelId
 
@@ -117,7 +128,9 @@ def _build_settings(params: JobSubmitParams, card: ModelCard) -> GenerationSetti
 
 
 def _default_tokens(card: ModelCard) -> int:
-    """As usual, and half of a small context at most: a question must find room beside its answer."""
+    """As usual, and half of a small context at most: a question must find room beside its answer. A picture counts as one token."""
+    if card.family in IMAGE_FAMILIES:
+        return 1
     return max(1, min(DEFAULT_MAX_TOKENS, card.context_tokens // 2))
 
 
@@ -191,7 +204,16 @@ async def read_output(context: Context, params: OutputParams) -> OutputResult:
         output = await context.api.fetch_output(wanted, tuple(dict.fromkeys(holders)))
     except OutputUnavailable as error:
         raise Fault(Trouble.OUTPUT_UNAVAILABLE, str(error)) from error
-    return OutputResult(wanted.hex(), output.model.hex(), output.text, output.tokens, _STOPS[output.stop])
+    return _view_output(wanted.hex(), output)
+
+
+def _view_output(name: str, output: Output) -> OutputResult:
+    match output:
+        case TextOutput():
+            return OutputResult(name, output.model.hex(), output.text, output.tokens, _STOPS[output.stop])
+        case ImageOutput():
+            picture = Picture(output.width, output.height, output.channels, output.pixels)
+            return OutputResult(name, output.model.hex(), picture=picture)
 
 
 def _choose_output(view: JobView, output_hash: str | None) -> bytes:

@@ -157,14 +157,24 @@ class OutputParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     output_hash: Hex32 | None = None
 
 
+class Picture(msgspec.Struct, frozen=True):
+    """Pixels, row by row, a byte a channel: 1 channel is grey, 3 are red, green and blue."""
+
+    width: int
+    height: int
+    channels: int
+    pixels: bytes
+
+
 class OutputResult(msgspec.Struct, frozen=True):
-    """An output whose hash was checked."""
+    """An output whose hash was checked: text, tokens and why they stopped, or a picture; what it is not is null."""
 
     output_hash: str
     model: str
-    text: str
-    tokens: tuple[int, ...]
-    stop: StopName
+    text: str | None = None
+    tokens: tuple[int, ...] | None = None
+    stop: StopName | None = None
+    picture: Picture | None = None
 
 
 class AccountParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -46,7 +46,7 @@ from protocol.jobs.settlement import Payment, SeatEnd, SettledSeat, Settlement, 
 from protocol.ledger.entries import settlement_key
 from protocol.ledger.pay import compute_bond_at_risk, compute_shares
 from protocol.merkle import check_inclusion
-from protocol.models import ModelCard, compute_model_id, compute_output_hash
+from protocol.models import ModelCard, TextOutput, compute_model_id, compute_output_hash
 from protocol.ordering.messages import QuorumCert, VoteKind
 from protocol.ordering.votes import check_quorum_cert
 from protocol.transactions import (
@@ -354,7 +354,7 @@ def _report(case: _Case, agreement: Agreement, candidates_stake: Micro) -> Certi
     share_ppm = candidates_stake * _PPM // total
     return CertificateReport(
         decision=settlement.decision,
-        text=None if output is None else output.text,
+        text=output.text if isinstance(output, TextOutput) else None,
         output=output,
         job=settlement.job,
         rule=request.rule,

@@ -24,7 +24,7 @@ RECOMPUTED: Final = (
     "signatures: the request's, every commit's and reveal's",
     "finality: votes of more than two thirds of the weight",
 )
-OUTPUT_RECOMPUTED: Final = "output: the text has the winning hash"
+OUTPUT_RECOMPUTED: Final = "output: the answer has the winning hash"
 ATTESTED: Final = (
     "the candidates' weights at the snapshot",
     "who was skipped for lack of free bond, and who was taken over at half the window",
@@ -49,7 +49,7 @@ class MemberRow:
 
 @dataclass(frozen=True, slots=True)
 class CertificateReport:
-    """A valid certificate's content. `text` is None where no answer won, or the output is not attached.
+    """A valid certificate's content. `text` is None where no answer won, the output is not attached, or it is a picture.
 
     `capture_ppb` is the binomial chance that a fifth, or a third, of the candidates' weight holds more than half of the seats;
     `candidate_share_ppm` is the candidates' stake against the validators', below a third of it the set is thin.

@@ -13,6 +13,8 @@ class DigestFamily(IntEnum):
 
     TEXT_MINHASH256 = 1
     TEXT_SIMHASH64 = 2
+    IMG_PDQ256 = 16
+    IMG_PHASH64 = 17
     SYNTHETIC64 = 250  # no output makes it: it is there to test agreement within a tolerance before images come
 
 
@@ -30,4 +32,11 @@ def compute_distance(left: Digest, right: Digest) -> int:
     return (int.from_bytes(left.bits, "big") ^ int.from_bytes(right.bits, "big")).bit_count()
 
 
-DIGEST_BYTES = {DigestFamily.TEXT_MINHASH256: 32, DigestFamily.TEXT_SIMHASH64: 8, DigestFamily.SYNTHETIC64: 8}
+DIGEST_BYTES = {
+    DigestFamily.TEXT_MINHASH256: 32,
+    DigestFamily.TEXT_SIMHASH64: 8,
+    DigestFamily.IMG_PDQ256: 32,
+    DigestFamily.IMG_PHASH64: 8,
+    DigestFamily.SYNTHETIC64: 8,
+}
+IMAGE_FAMILIES = frozenset({DigestFamily.IMG_PDQ256, DigestFamily.IMG_PHASH64})

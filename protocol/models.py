@@ -4,7 +4,7 @@ A model is named by the hash of its card, which pins the weights, the tokenizer 
 """
 
 from enum import IntEnum
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal, TypeAlias
 
 from msgspec import Meta
 
@@ -16,6 +16,7 @@ from protocol.units import Hash, ModelId, PartsPerMillion
 MAX_PROMPT_BYTES: Final = 8 * 1024  # everybody must be able to get a job's input from the ledger itself
 MAX_OUTPUT_TOKENS: Final = 32 * 1024
 MAX_OUTPUT_BYTES: Final = 1024 * 1024  # larger texts would not pass a fetch in two chunks
+MAX_PIXEL_BYTES: Final = 1024 * 1024  # 512 x 512 in colour; travels as the largest text does
 MAX_BEAMS: Final = 16
 MAX_TEMPERATURE_PPM: Final = 4_000_000
 
@@ -63,8 +64,8 @@ class ModelCard(Message, frozen=True):
     token_ms: Annotated[int, Meta(ge=1, le=60_000)]  # an allowance a token, for the windows of protocol rule J2
 
 
-class Output(Message, frozen=True):
-    """What a model produced. Token ids are the answer; the text is derived from them by the model's tokenizer."""
+class TextOutput(Message, frozen=True, tag=1):
+    """What a model wrote. Token ids are the answer; the text is derived from them by the model's tokenizer."""
 
     model: ModelId
     tokens: Annotated[tuple[Annotated[int, Meta(ge=0, le=2**24)], ...], Meta(max_length=MAX_OUTPUT_TOKENS)]
@@ -72,6 +73,27 @@ class Output(Message, frozen=True):
     stop: StopReason
 
 
+class ImageOutput(Message, frozen=True, tag=2):
+    """What a model drew: the pixels themselves, row by row, a byte a channel; a file of them is derived.
+
+    Raises: ValueError where the pixels are not as many as its measures say (a decoder makes InvalidMessage of it)
+    """
+
+    model: ModelId
+    width: Annotated[int, Meta(ge=1, le=MAX_PIXEL_BYTES)]
+    height: Annotated[int, Meta(ge=1, le=MAX_PIXEL_BYTES)]
+    channels: Literal[1, 3]  # grey, or red, green and blue
+    pixels: Annotated[bytes, Meta(max_length=MAX_PIXEL_BYTES)]
+
+    def __post_init__(self) -> None:
+        expected = self.width * self.height * self.channels
+        if len(self.pixels) != expected:
+            raise ValueError(
+                f"a picture of {self.width} x {self.height} x {self.channels} has {expected} bytes, got {len(self.pixels)}"
+            )
+
+
+Output: TypeAlias = TextOutput | ImageOutput
 OUTPUT_CODEC: Final = Codec[Output](Output, MAX_OUTPUT_BYTES + 5 * MAX_OUTPUT_TOKENS + 64)
 
 
@@ -81,7 +103,7 @@ def compute_model_id(card: ModelCard) -> ModelId:
 
 
 def compute_output_hash(output: Output) -> Hash:
-    """What a reveal binds: model id, token ids, text and stop reason (rule J10)."""
+    """What a reveal binds: the model id and the whole answer, token ids, text and stop reason, or measures and pixels (rule J10)."""
     return compute_hash(HashDomain.OUTPUT, encode(output))
 
 

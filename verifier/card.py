@@ -1,7 +1,8 @@
 """A model directory's card: which files it pins, by which hash, and whether they still have it.
 
 A directory is in Hugging Face layout plus `card.json`, which lists the SHA-256 of every file that moves a bit of the output. Nothing
-else in the directory is ever read. No torch here: whoever writes a genesis needs cards, not weights.
+else in the directory is ever read. A model of pictures has `sampling.json` and a scheduler's configuration besides; a directory as
+diffusers stores it, with a folder a part, is told by its `model_index.json`. No torch here: whoever writes a genesis needs cards, not weights.
 """
 
 import hashlib
@@ -23,11 +24,27 @@ GENERATION_FILE: Final = "generation_config.json"
 TOKENIZER_FILE: Final = "tokenizer.json"
 WEIGHTS_FILE: Final = "model.safetensors"
 INDEX_FILE: Final = "model.safetensors.index.json"
+SAMPLING_FILE: Final = "sampling.json"
+SCHEDULER_FILE: Final = "scheduler/scheduler_config.json"
+PIPELINE_FILE: Final = "model_index.json"
+PIPELINE_TOKENIZER: Final = "tokenizer/tokenizer.json"
+TEXT_ENCODER: Final = "text_encoder"
+PIPELINE_FILES: Final = (
+    *(PIPELINE_FILE, SAMPLING_FILE, SCHEDULER_FILE, PIPELINE_TOKENIZER),
+    *(f"{TEXT_ENCODER}/config.json", f"{TEXT_ENCODER}/model.safetensors"),
+    *("unet/config.json", "unet/diffusion_pytorch_model.safetensors"),
+    *("vae/config.json", "vae/diffusion_pytorch_model.safetensors"),
+)
 
 MAX_CONFIG_BYTES: Final = 1024 * 1024  # the largest published ones are a few KiB
 MAX_TOKENIZER_BYTES: Final = 64 * 1024 * 1024  # the largest published ones are 35 MiB
 MAX_SHARDS: Final = 1024
-FAMILY_NAMES: Final = {"text-minhash256": DigestFamily.TEXT_MINHASH256, "text-simhash64": DigestFamily.TEXT_SIMHASH64}
+FAMILY_NAMES: Final = {
+    "text-minhash256": DigestFamily.TEXT_MINHASH256,
+    "text-simhash64": DigestFamily.TEXT_SIMHASH64,
+    "img-pdq256": DigestFamily.IMG_PDQ256,
+    "img-phash64": DigestFamily.IMG_PHASH64,
+}
 _SHARD_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\.safetensors")
 _CHUNK_BYTES: Final = 1024 * 1024
 
@@ -97,24 +114,33 @@ def write_card(
     directory: Path, name: str, dtype: str, family: DigestFamily, token_ms: int, tolerance_bits: int = 0
 ) -> ModelCard:
     """The card of the files that are there now, written to `card.json`."""
-    config = load_config(directory, _Sizes)
-    context = config.max_position_embeddings or config.n_positions
-    if context is None:
-        raise ModelRefused(f"{directory / CONFIG_FILE}: expected max_position_embeddings or n_positions, got neither")
+    vocabulary, context = _load_sizes(directory)
     family_name = next(text for text, value in FAMILY_NAMES.items() if value == family)
     files = {file: compute_file_hash(directory / file).hex() for file in list_pinned_files(directory)}
-    card = CardFile(name, dtype, family_name, tolerance_bits, context, config.vocab_size, token_ms, files)
+    card = CardFile(name, dtype, family_name, tolerance_bits, context, vocabulary, token_ms, files)
     built = _build_card(directory, card)
     (directory / CARD_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(card), indent=2) + b"\n")
     return built
 
 
+def is_pipeline(directory: Path) -> bool:
+    """Whether a directory has diffusers' layout."""
+    return (directory / PIPELINE_FILE).is_file()
+
+
+def find_tokenizer(directory: Path) -> Path:
+    """Where a directory's tokenizer is."""
+    return directory / (PIPELINE_TOKENIZER if is_pipeline(directory) else TOKENIZER_FILE)
+
+
 def list_pinned_files(directory: Path) -> list[str]:
     """Names of the files that decide the output, sorted: configuration, tokenizer and weights."""
+    if is_pipeline(directory):
+        return sorted(PIPELINE_FILES)
     weights = [WEIGHTS_FILE]
     if (directory / INDEX_FILE).is_file():
         weights = [INDEX_FILE, *list_shards(directory)]
-    optional = [GENERATION_FILE] if (directory / GENERATION_FILE).is_file() else []
+    optional = [name for name in (GENERATION_FILE, SAMPLING_FILE, SCHEDULER_FILE) if (directory / name).is_file()]
     return sorted([CONFIG_FILE, TOKENIZER_FILE, *optional, *weights])
 
 
@@ -171,6 +197,16 @@ def describe_card(card: ModelCard) -> str:
     return f"{card.name} ({compute_model_id(card).hex()[:12]})"
 
 
+def _load_sizes(directory: Path) -> tuple[int, int]:
+    """The vocabulary and the context; a text encoder reads as many tokens as it has places, a text model answers in the last of them."""
+    path = directory / (f"{TEXT_ENCODER}/{CONFIG_FILE}" if is_pipeline(directory) else CONFIG_FILE)
+    sizes = load_json(path, _Sizes, MAX_CONFIG_BYTES)
+    context = sizes.max_position_embeddings or sizes.n_positions
+    if context is None:
+        raise ModelRefused(f"{path}: expected max_position_embeddings or n_positions, got neither")
+    return sizes.vocab_size, context + 1 if is_pipeline(directory) else context
+
+
 def _load_card_file(directory: Path) -> CardFile:
     return load_json(directory / CARD_FILE, CardFile, MAX_CONFIG_BYTES)
 
@@ -181,13 +217,14 @@ def _build_card(directory: Path, file: CardFile) -> ModelCard:
         raise ModelRefused(
             f"{directory / CARD_FILE}: expected a family of {list(FAMILY_NAMES)}, got {file.family[:40]!r}"
         )
-    if TOKENIZER_FILE not in file.files:
+    tokenizer = next((name for name in (TOKENIZER_FILE, PIPELINE_TOKENIZER) if name in file.files), None)
+    if tokenizer is None:
         raise ModelRefused(f"{directory / CARD_FILE}: expected the hash of {TOKENIZER_FILE} among its files, got none")
     listed = tuple((name, bytes.fromhex(file.files[name])) for name in sorted(file.files))
     card = ModelCard(
         name=file.name,
         manifest=compute_hash(HashDomain.MANIFEST, encode(listed)),
-        tokenizer=bytes.fromhex(file.files[TOKENIZER_FILE]),
+        tokenizer=bytes.fromhex(file.files[tokenizer]),
         dtype=file.dtype,
         family=family,
         tolerance_bits=file.tolerance_bits,
@@ -197,5 +234,5 @@ def _build_card(directory: Path, file: CardFile) -> ModelCard:
     )
     try:
         return msgspec.msgpack.decode(encode(card), type=ModelCard)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, OverflowError) as error:  # JSON has integers that msgpack has not
         raise ModelRefused(f"{directory / CARD_FILE}: describes no valid card: {error}") from error

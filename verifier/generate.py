@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from protocol.models import MAX_OUTPUT_BYTES, GenerationSettings, Output, SamplingKind, StopReason
+from protocol.models import MAX_OUTPUT_BYTES, GenerationSettings, SamplingKind, StopReason, TextOutput
 from verifier.model import Model
 from verifier.sampling import Integers, choose_extensions, choose_token, compute_log_shares, quantise
 from verifier.tokens import decode_tokens, encode_prompt
@@ -36,13 +36,13 @@ class Generation:
     Shapes: hidden [tokens, width]
     """
 
-    output: Output
+    output: TextOutput
     hidden: Tensor
 
 
 def generate(
     model: Model, prompt: str, settings: GenerationSettings, seed: bytes, is_late: Callable[[], bool]
-) -> Output:
+) -> TextOutput:
     """The model's output; `tokens` includes the end-of-text token where there is one.
 
     Raises: PromptRefused · GenerationFailed if `is_late` says so before the end
@@ -70,7 +70,7 @@ def generate_traced(
     text = decode_tokens(model.tokenizer, tokens)
     if len(text.encode()) > MAX_OUTPUT_BYTES:
         raise GenerationFailed(f"the text has more than {MAX_OUTPUT_BYTES} bytes; ask for fewer tokens")
-    return Generation(Output(model.id, tuple(tokens), text, stop), hidden)
+    return Generation(TextOutput(model.id, tuple(tokens), text, stop), hidden)
 
 
 def sample_tokens(

@@ -123,7 +123,7 @@ def load_model(
         raise ModelRefused(
             f"{directory}: expected at most {card.vocabulary} tokens, the tokenizer has {tokenizer.size}"
         )
-    number, place = DTYPES[dtype or card.dtype], _get_device(device)
+    number, place = DTYPES[dtype or card.dtype], get_device(device)
     if architecture == LLAMA_ARCHITECTURE:
         config = load_llama_config(directory)
         weights = load_weights(directory, llama.compute_shapes(config), number, place)
@@ -197,7 +197,8 @@ def load_ends(directory: Path, vocabulary: int) -> frozenset[int]:
     return ends
 
 
-def _get_device(name: str) -> torch.device:
+def get_device(name: str) -> torch.device:
+    """The device of this name. Raises: ModelRefused where this machine has none such."""
     try:
         device = torch.device(name)
     except RuntimeError as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from verifier.card import MAX_TOKENIZER_BYTES, TOKENIZER_FILE, read_bounded
+from verifier.card import MAX_TOKENIZER_BYTES, find_tokenizer, read_bounded
 
 
 class PromptRefused(Exception):
@@ -29,7 +29,7 @@ class TextTokenizer:
 
 def load_tokenizer(directory: Path) -> TextTokenizer:
     """The directory's tokenizer, without the truncation and padding that its file may ask for."""
-    content = read_bounded(directory / TOKENIZER_FILE, MAX_TOKENIZER_BYTES)
+    content = read_bounded(find_tokenizer(directory), MAX_TOKENIZER_BYTES)
     tokenizer = Tokenizer.from_buffer(content)
     tokenizer.no_truncation()
     tokenizer.no_padding()

@@ -2,6 +2,7 @@
 
 import errno
 import time
+from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 from typing import Final
@@ -9,6 +10,7 @@ from typing import Final
 import msgspec
 
 from node.faults import Exit, Fault, Trouble
+from node.png import encode_png
 from node.render import (
     ProgressLine,
     clip,
@@ -37,7 +39,10 @@ from node.rpc_types import (
 )
 from protocol.certificate_format import decode_certificate
 from protocol.errors import Rejection
+from protocol.models import ImageOutput, Output, TextOutput
 
+CERTIFICATE_SUFFIX: Final = ".qrc"
+PICTURE_SUFFIX: Final = ".png"
 _POLL_MS: Final = 1_000  # so that the progress line counts seconds
 _OUTPUT_WIDTH: Final = 34
 _PHASES: Final = {
@@ -58,7 +63,7 @@ class Member(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What `ask` and `jobs wait` report; text and certificate are null where there is no answer to certify."""
+    """What `ask` and `jobs wait` report; text, or picture's file, and certificate are null where there is no answer to certify."""
 
     job: str
     status: str
@@ -69,6 +74,15 @@ class Answer(msgspec.Struct, frozen=True):
     balance: int
     members: tuple[Member, ...]
     certificate: str | None
+    picture: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The files that an answer was put in."""
+
+    certificate: Path | None
+    picture: Path | None
 
 
 def wait_settled(
@@ -129,28 +143,46 @@ def _describe(job: str, state: JobState | None) -> str:
 
 
 def deliver(client: NodeClient, state: JobState, out: Path | None, *, as_json: bool) -> int:
-    """Prints a settled job, writes its certificate where there is an answer, and says the exit code."""
+    """Prints a settled job, writes its certificate (and picture) where there is an answer, and says the exit code."""
     accepted = state.status == "accepted"
-    path = None
+    written = Written(None, None)
     certificate = b""
+    winner = None
     if accepted:
         certificate = client.call("certificate_get", JobParams(state.job), CertificateResult).certificate
-        path = out if out is not None else Path(f"{state.job}.qrc")
-        write_certificate(path, certificate)
-    texts = _fetch_texts(client, state, certificate)
+        winner = decode_certificate(certificate).output
+        written = _write_answer(certificate, winner, out, state.job)
+    texts = _fetch_texts(client, state, winner)
     balance = client.call("account_get", AccountParams(state.requester), AccountResult).balance
-    answer = _build_answer(state, texts, balance, path)
+    answer = _build_answer(state, texts, balance, written)
     if as_json:
         print_json(answer)
     else:
         print_answer(state, answer, len(certificate))
     if not accepted:
         return Exit.NO_ANSWER
-    return Exit.OK if answer.text is not None else _tell_text_missing(state.job)
+    return Exit.OK if answer.text is not None or answer.picture is not None else _tell_output_missing(state.job)
 
 
-def _tell_text_missing(job: str) -> int:
-    """A success whose answer is empty would be taken for one: the job is settled, but its text is still to be had."""
+def _write_answer(certificate: bytes, winner: Output | None, out: Path | None, job: str) -> Written:
+    """Where the certificate is, and beside it the picture, if the answer is one: --out names either, by its ending.
+
+    Raises: Fault(CANNOT_WRITE | DISK_FULL).
+    """
+    named = out if out is not None else Path(f"{job}{CERTIFICATE_SUFFIX}")
+    path = named.with_suffix(CERTIFICATE_SUFFIX) if named.suffix.lower() == PICTURE_SUFFIX else named
+    write_file(path, certificate, "certificate")
+    if not isinstance(winner, ImageOutput):
+        if path != named:
+            print_note(f"quorate: the answer is no picture; its certificate is in {path}")
+        return Written(path, None)
+    picture = named if path != named else path.with_suffix(PICTURE_SUFFIX)
+    write_file(picture, encode_png(winner), "picture")
+    return Written(path, picture)
+
+
+def _tell_output_missing(job: str) -> int:
+    """A success whose answer is empty would be taken for one: the job is settled, but its output is still to be had."""
     print_note(
         "quorate: accepted, but no member that this node reaches serves the answer, so the certificate proves its hash alone — "
         f"add the members as peers (`quorate init --peer ADDR`), then `quorate jobs wait {job}`"
@@ -158,13 +190,13 @@ def _tell_text_missing(job: str) -> int:
     return Exit.TEMPORARY
 
 
-def _fetch_texts(client: NodeClient, state: JobState, certificate: bytes) -> dict[str, str]:
+def _fetch_texts(client: NodeClient, state: JobState, winner: Output | None) -> dict[str, str]:
     """The text of each revealed output, by its hash: the winner's out of the certificate, others where somebody serves them."""
     texts: dict[str, str] = {}
-    if certificate and state.output_hash is not None:
-        winner = decode_certificate(certificate).output
-        if winner is not None:
-            texts[state.output_hash] = winner.text
+    if isinstance(winner, TextOutput) and state.output_hash is not None:
+        texts[state.output_hash] = winner.text
+    elif winner is not None:
+        return texts  # a picture's fellows are pictures
     for output_hash in dict.fromkeys(seat.output_hash for seat in state.seats if seat.output_hash is not None):
         if output_hash in texts:
             continue
@@ -176,22 +208,28 @@ def _fetch_texts(client: NodeClient, state: JobState, certificate: bytes) -> dic
                 raise
             print_note(f"quorate: {fault.message}")
         else:
-            texts[output_hash] = output.text
+            if output.text is not None:
+                texts[output_hash] = output.text
     return texts
 
 
 def write_certificate(path: Path, certificate: bytes) -> None:
-    """Puts the certificate in a file. Raises: Fault(CANNOT_WRITE)."""
+    """Puts the certificate in a file. Raises: Fault(CANNOT_WRITE | DISK_FULL)."""
+    write_file(path, certificate, "certificate")
+
+
+def write_file(path: Path, content: bytes, what: str) -> None:
+    """Puts a part of the answer in a file. Raises: Fault(CANNOT_WRITE | DISK_FULL)."""
     try:
-        path.write_bytes(certificate)
+        path.write_bytes(content)
     except OSError as error:
         full = error.errno in {errno.ENOSPC, errno.EDQUOT}
-        why = f"the certificate cannot be written to {path}: {error.strerror or error}"
-        cure = "free some space, then fetch it with `quorate jobs show JOB --out FILE`" if full else ""
+        why = f"the {what} cannot be written to {path}: {error.strerror or error}"
+        cure = "free some space, then fetch it with `quorate jobs wait JOB --out FILE`" if full else ""
         raise Fault(Trouble.DISK_FULL if full else Trouble.CANNOT_WRITE, why, cure=cure) from error
 
 
-def _build_answer(state: JobState, texts: dict[str, str], balance: int, path: Path | None) -> Answer:
+def _build_answer(state: JobState, texts: dict[str, str], balance: int, written: Written) -> Answer:
     return Answer(
         job=state.job,
         status=state.status,
@@ -201,7 +239,8 @@ def _build_answer(state: JobState, texts: dict[str, str], balance: int, path: Pa
         fee=state.cost if state.cost is not None else state.fee,
         balance=balance,
         members=tuple(_view_member(seat, texts) for seat in state.seats),
-        certificate=None if path is None else str(path),
+        certificate=None if written.certificate is None else str(written.certificate),
+        picture=None if written.picture is None else str(written.picture),
     )
 
 
@@ -216,6 +255,8 @@ def print_answer(state: JobState, answer: Answer, certificate_bytes: int) -> Non
     facts = [("question", clip(state.prompt, 200))]
     if answer.text is not None:
         facts.append(("answer", clip(answer.text, 400) or "(empty)"))
+    if answer.picture is not None:
+        facts.append(("answer", f"a picture, in {answer.picture}"))
     facts += [
         ("decision", _describe_decision(state)),
         ("capture", describe_capture(state)),

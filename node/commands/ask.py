@@ -16,7 +16,10 @@ DEFAULT_TIMEOUT_S: Final = 300.0
 _PPM: Final = 1_000_000
 
 
-_Prompt = Annotated[str, typer.Argument(metavar="QUESTION", help="What to ask.")]
+_Prompt = Annotated[str | None, typer.Argument(metavar="[QUESTION]", help="What to ask.", show_default=False)]
+_PromptOption = Annotated[
+    str | None, typer.Option("--prompt", metavar="QUESTION", help="The same, for questions that begin with a dash.")
+]
 _Model = Annotated[str, typer.Option("--model", help="The model's name or id.")]
 _Rule = Annotated[str, typer.Option("--rule", metavar="majority|reputation", help="How seats are drawn.")]
 _Committee = Annotated[int, typer.Option("--committee", metavar="N", help="Number of seats: odd.")]
@@ -33,11 +36,19 @@ _MaxFee = Annotated[
 _RequestId = Annotated[
     str | None, typer.Option("--request-id", metavar="ID", help="Asked again with the same id, it is the same job.")
 ]
-_Out = Annotated[Path | None, typer.Option("--out", metavar="FILE.qrc", help="The certificate. Default: JOB.qrc here.")]
+_Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        metavar="FILE.qrc|FILE.png",
+        help="The certificate, or the picture where the answer is one; the other stands beside it. Default: JOB.qrc here.",
+    ),
+]
 
 
 def ask(
-    prompt: _Prompt,
+    prompt: _Prompt = None,
+    prompt_option: _PromptOption = None,
     model: _Model = "arith-s",
     rule: _Rule = "majority",
     committee: _Committee = 3,
@@ -62,13 +73,14 @@ def ask(
     from node.commands.connect import connect
     from node.rpc_types import JobSubmitParams, JobSubmitted
 
-    _check_words(rule, prompt)
+    question = _choose_question(prompt, prompt_option)
+    _check_words(rule, question)
     ceiling = None if max_fee is None else scale("--max-fee", max_fee, 0, 10**12)
     seconds = scale("--timeout", timeout, 0, 10**9) / _PPM
     client = connect(rpc, home, token_file)
     params = JobSubmitParams(
         model=model,
-        prompt=prompt,
+        prompt=question,
         rule="reputation" if rule == "reputation" else "majority",
         seats=committee,
         settings=build_settings(max_tokens, temperature, top_p, beam),
@@ -78,6 +90,15 @@ def ask(
     submitted = client.call("job_submit", params, JobSubmitted)
     state = wait_settled(client, submitted.job, seconds)
     return deliver(client, state, out, as_json=as_json)
+
+
+def _choose_question(argument: str | None, option: str | None) -> str:
+    if argument is not None and option is not None:
+        raise Fault(Trouble.USAGE, "expected one question, got two: one as the argument, one with --prompt")
+    question = option if argument is None else argument
+    if question is None:
+        raise Fault(Trouble.USAGE, "expected a question, got none", cure="quorate ask QUESTION")
+    return question
 
 
 def _check_words(rule: str, prompt: str) -> None:

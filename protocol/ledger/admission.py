@@ -6,7 +6,7 @@ The sentences are what the person at the command line reads: what was checked, e
 from itertools import islice
 from typing import Final, TypeAlias, assert_never
 
-from protocol.digest import DIGEST_BYTES, DigestFamily
+from protocol.digest import DIGEST_BYTES, IMAGE_FAMILIES, DigestFamily
 from protocol.errors import InvalidTransaction, Rejection
 from protocol.jobs.committee import compute_seat_cap
 from protocol.jobs.life import compute_windows
@@ -286,6 +286,8 @@ def _check_settings(settings: GenerationSettings, card: ModelCard) -> None:
 def _find_wrong_setting(settings: GenerationSettings, card: ModelCard) -> str | None:
     if settings.max_tokens >= card.context_tokens:
         return f"max_tokens {settings.max_tokens} leaves no room for a prompt in the {card.context_tokens} tokens of {card.name}'s context: ask for at most {card.context_tokens - 1}"
+    if card.family in IMAGE_FAMILIES and (settings.kind is not SamplingKind.GREEDY or settings.max_tokens != 1):
+        return f"{card.name} draws pictures, and its card says how: expected greedy and 1 token, got {settings.kind.name.lower()} and {settings.max_tokens}"
     if settings.kind is not SamplingKind.BEAM and settings.beams != 1:
         return f"beams are for beam search only: expected 1, got {settings.beams}"
     if settings.kind is SamplingKind.SAMPLE:

@@ -25,7 +25,7 @@ from protocol.genesis import compute_chain_id
 from protocol.jobs.settlement import Phase
 from protocol.ledger.queries import get_account, get_job, list_jobs, list_models
 from protocol.ledger.state import check_transaction
-from protocol.models import Output, StopReason, compute_model_id, compute_output_hash
+from protocol.models import StopReason, TextOutput, compute_model_id, compute_output_hash
 from protocol.transactions import (
     JobRequest,
     RevealPayload,
@@ -49,9 +49,9 @@ OWN = "v0"
 NOW_MS = 1_700_000_100_000
 
 
-def make_output(text: str) -> Output:
+def make_output(text: str) -> TextOutput:
     """What a member answered."""
-    return Output(compute_model_id(make_card()), tuple(text.encode()), text, StopReason.END)
+    return TextOutput(compute_model_id(make_card()), tuple(text.encode()), text, StopReason.END)
 
 
 def reveal_of(text: str) -> RevealPayload:
@@ -183,7 +183,7 @@ class FakeNode:
             self.job_answers[job] = said
         return self.job_answers[job]
 
-    def _outputs(self) -> list[Output]:
+    def _outputs(self) -> list[TextOutput]:
         return [make_output(text) for text in ("81", "80", "79", "78", "77") if text not in self.lost]
 
     def get_block(self, height: Height) -> tuple[bytes, Hash] | None:
@@ -192,7 +192,7 @@ class FakeNode:
                 return encode(block), compute_header_hash(block.header)
         return None
 
-    async def fetch_output(self, output_hash: Hash, holders: tuple[NodeId, ...]) -> Output:
+    async def fetch_output(self, output_hash: Hash, holders: tuple[NodeId, ...]) -> TextOutput:
         for output in self._outputs():
             if compute_output_hash(output) == output_hash:
                 return output

@@ -25,7 +25,7 @@ from node.wal import open_wal
 from protocol.digest import Digest, DigestFamily
 from protocol.genesis import Genesis, compute_chain_id
 from protocol.ledger.queries import JobView, get_job
-from protocol.models import Output, StopReason
+from protocol.models import StopReason, TextOutput
 from tests.node.fake_network import FakeNetwork, Hub, Port
 from tests.protocol.builders import ONION_LAYERS, START_MS, make_genesis, make_hash, make_key, make_onion
 
@@ -111,7 +111,7 @@ class FakeGenerations:
 
 def make_answer(request: InferenceRequest, text: str) -> InferenceDone:
     """The event of an answer with this text."""
-    output = Output(request.model, tuple(text.encode()), text, StopReason.END)
+    output = TextOutput(request.model, tuple(text.encode()), text, StopReason.END)
     digest = Digest(DigestFamily.TEXT_MINHASH256, make_hash(text))
     return InferenceDone(request.request_id, output, digest, 20)
 

@@ -28,7 +28,7 @@ from node.wire import (
 from protocol.certificate_format import decode_certificate
 from protocol.codec import encode
 from protocol.ledger.queries import get_account
-from protocol.models import Output, StopReason, compute_output_hash
+from protocol.models import StopReason, TextOutput, compute_output_hash
 from protocol.ordering.messages import QuorumCert, Vote, VoteKind
 from protocol.transactions import Commit, Transfer, sign_transaction
 from tests.node.harness import open_world
@@ -175,7 +175,7 @@ async def test_a_transaction_with_a_wrong_signature_is_charged_to_whoever_hands_
         assert victim.count_charges() == {world.nodes[1].id.hex(): ["bad_signature"]}
 
 
-OUTPUT = Output(make_hash("model"), tuple(range(4)) * 1_000, "x" * (OUTPUT_CHUNK_BYTES + 1_000), StopReason.END)
+OUTPUT = TextOutput(make_hash("model"), tuple(range(4)) * 1_000, "x" * (OUTPUT_CHUNK_BYTES + 1_000), StopReason.END)
 
 
 async def test_an_output_comes_in_chunks_from_the_holder_that_tells_the_truth(

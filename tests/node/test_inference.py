@@ -43,7 +43,7 @@ import os, sys, time, signal
 from pathlib import Path
 from protocol.codec import encode
 from protocol.digest import Digest, DigestFamily
-from protocol.models import Output, StopReason, compute_model_id
+from protocol.models import TextOutput, StopReason, compute_model_id
 from verifier.card import load_card
 from verifier.messages import HEADER, REQUEST_CODEC, Failed, Generated, Hello, Refused
 CARD = load_card(Path('devnet/models/arith-s'))
@@ -57,7 +57,7 @@ def hear():
         sys.exit(0)
     return REQUEST_CODEC.decode(sys.stdin.buffer.read(HEADER.unpack(header)[0]))
 def make(request, model=None, tokens=(10, 3, 1), bits=32, number=None):
-    output = Output(model or request.model, tokens, '81', StopReason.END)
+    output = TextOutput(model or request.model, tokens, '81', StopReason.END)
     return Generated(number or request.request_id, output, Digest(DigestFamily.TEXT_MINHASH256, bytes(bits)), 5)
 """
 GREETING = "say(Hello((CARD,)))\n"

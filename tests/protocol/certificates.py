@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from protocol.block import compute_header_hash
 from protocol.certificate_build import CertificateParts, build_certificate
 from protocol.ledger.queries import get_candidates, prove_settlement
-from protocol.models import Output, StopReason, compute_model_id, compute_output_hash
+from protocol.models import StopReason, TextOutput, compute_model_id, compute_output_hash
 from protocol.ordering.messages import QuorumCert, VoteKind
 from protocol.transactions import TRANSACTION_CODEC, RevealPayload, Submit, compute_transaction_id
 from protocol.voting import vote_signing_bytes
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from protocol.transactions import JobRequest, SignedTransaction
     from protocol.units import JobId
 
-ANSWER = Output(compute_model_id(make_card()), (56, 49), "81", StopReason.END)
+ANSWER = TextOutput(compute_model_id(make_card()), (56, 49), "81", StopReason.END)
 
 
 def right() -> RevealPayload:
@@ -83,7 +83,7 @@ def certify(
     answers: Callable[[int], RevealPayload] = lambda _: right(),
     request: JobRequest | None = None,
     chain: TestChain | None = None,
-    output: Output | None = ANSWER,
+    output: TextOutput | None = ANSWER,
     signers: Sequence[int] | None = None,
 ) -> tuple[bytes, TestChain, Settlement]:
     """A job in which every member takes part, and its certificate."""
@@ -93,7 +93,7 @@ def certify(
     return build_certificate(collect_parts(chain, chain.ledger, settlement, signers=signers), output), chain, settlement
 
 
-def certify_settled(chain: TestChain, job: JobId, output: Output | None = None) -> tuple[bytes, Settlement]:
+def certify_settled(chain: TestChain, job: JobId, output: TextOutput | None = None) -> tuple[bytes, Settlement]:
     """The certificate of a job that settled in the chain's last block."""
     settlement = chain.view(job).settlement
     assert settlement is not None

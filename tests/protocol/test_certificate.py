@@ -27,7 +27,7 @@ from protocol.errors import InvalidCertificate, Rejection
 from protocol.jobs.agreement import Decision
 from protocol.jobs.settlement import Payment, Phase, SeatEnd, Settlement
 from protocol.ledger.entries import settlement_key
-from protocol.models import Output, StopReason, compute_model_id
+from protocol.models import StopReason, TextOutput, compute_model_id
 from protocol.ordering.messages import VoteKind
 from protocol.params import UNIT
 from protocol.transactions import AgreementRule, RegisterModel, Serve, compute_transaction_id
@@ -457,7 +457,7 @@ def alter(**changes: object) -> tuple[bytes, TestChain]:
 
 
 def test_an_answer_that_did_not_win_is_no_output() -> None:  # C12
-    encoded, chain = alter(output=Output(ANSWER.model, (56, 49), "82", StopReason.END))
+    encoded, chain = alter(output=TextOutput(ANSWER.model, (56, 49), "82", StopReason.END))
     assert refuse(encoded, chain) is Rejection.BAD_OUTPUT
 
 

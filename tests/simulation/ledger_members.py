@@ -16,7 +16,7 @@ from protocol.jobs.settlement import JOB_CODEC
 from protocol.ledger.draft import Ledger
 from protocol.ledger.entries import open_job_key
 from protocol.ledger.queries import GenerateDuty, RevealDuty, list_duties
-from protocol.models import Output, SamplingKind, StopReason, compute_output_hash
+from protocol.models import SamplingKind, StopReason, TextOutput, compute_output_hash
 from protocol.transactions import Commit, JobRequest, JobTransaction, Reveal, RevealPayload, compute_commitment
 from protocol.units import ZERO_HASH, Hash, JobId, NodeId
 from tests.protocol.builders import ABSTENTION
@@ -44,17 +44,17 @@ class KeptAnswer:
 
     payload: RevealPayload
     salt: Hash
-    output: Output | None
+    output: TextOutput | None
 
 
-def answer(request: JobRequest, seed: Hash, member: NodeId, *, is_cheap: bool) -> Output:
+def answer(request: JobRequest, seed: Hash, member: NodeId, *, is_cheap: bool) -> TextOutput:
     """The model: greedy answers depend on the prompt alone, sampled ones on the seed as well; images differ a little by machine."""
     drawn = seed if request.settings.kind is SamplingKind.SAMPLE else b""
     text = sha256(b"cheap" * is_cheap + request.prompt + drawn).hexdigest()[:8]
-    return Output(request.model, tuple(text.encode()), text, StopReason.END)
+    return TextOutput(request.model, tuple(text.encode()), text, StopReason.END)
 
 
-def make_digest(family: DigestFamily, output: Output, member: NodeId) -> tuple[Output, Digest]:
+def make_digest(family: DigestFamily, output: TextOutput, member: NodeId) -> tuple[TextOutput, Digest]:
     """The output as this member's machine makes it, and its digest."""
     bits = sha256(b"digest" + output.text.encode()).digest()
     if family is not DigestFamily.SYNTHETIC64:
@@ -64,7 +64,7 @@ def make_digest(family: DigestFamily, output: Output, member: NodeId) -> tuple[O
     )  # two bits: any two machines are at most 4 of the tolerated 10 apart
     noisy = (int.from_bytes(bits[:8], "big") ^ noise).to_bytes(8, "big")
     text = f"{output.text} on {member[:2].hex()}"
-    return Output(output.model, tuple(text.encode()), text, output.stop), Digest(family, noisy)
+    return TextOutput(output.model, tuple(text.encode()), text, output.stop), Digest(family, noisy)
 
 
 @dataclass(slots=True)

@@ -54,10 +54,11 @@ from protocol.merkle_range import RangeProof
 from protocol.models import (
     OUTPUT_CODEC,
     GenerationSettings,
+    ImageOutput,
     ModelCard,
-    Output,
     SamplingKind,
     StopReason,
+    TextOutput,
     compute_model_id,
     compute_output_hash,
     greedy,
@@ -121,7 +122,8 @@ CARD = ModelCard("arith-s", fill("m"), fill("t"), "float32", DigestFamily.TEXT_M
 MODEL = compute_model_id(CARD)
 SETTINGS = GenerationSettings(SamplingKind.SAMPLE, 1, 700_000, 900_000, 16)
 REQUEST = JobRequest(MODEL, b"23+58=", SETTINGS, AgreementRule.REPUTATION, 5, 50_000, 10_800, 60_000)
-OUTPUT = Output(MODEL, (8, 1, 300), "81", StopReason.END)
+OUTPUT = TextOutput(MODEL, (8, 1, 300), "81", StopReason.END)
+PICTURE = ImageOutput(MODEL, 2, 3, 1, bytes((0, 255, 128, 1, 2, 3)))
 DIGEST = Digest(DigestFamily.SYNTHETIC64, fill("d", 8))
 PAYLOAD = RevealPayload(False, compute_output_hash(OUTPUT), DIGEST, fill("k"), 900_000)
 ABSTAINED = RevealPayload(True, bytes(32), None, bytes(32), 0)
@@ -233,6 +235,7 @@ def _list_models() -> Iterator[Sample]:
     yield _plain(CARD)
     yield _plain(DIGEST)
     yield Sample("Output", OUTPUT_CODEC, OUTPUT)
+    yield Sample("Output with a picture", OUTPUT_CODEC, PICTURE)
     for name, params in (("internet", INTERNET), ("devnet", DEVNET), ("minimal", MINIMAL)):
         yield _plain(params, f"Params {name}")
     yield _plain(VALIDATORS.members[0])

@@ -29,6 +29,8 @@ def compute_text_digest(family: DigestFamily, tokens: Sequence[int]) -> Digest:
             return compute_simhash64(tokens)
         case DigestFamily.SYNTHETIC64:
             raise ValueError("synthetic64 is made by no output; the card names a family of texts")
+        case DigestFamily.IMG_PDQ256 | DigestFamily.IMG_PHASH64:
+            raise ValueError(f"{family.name} is a family of pictures; the card of a text model names one of texts")
 
 
 def compute_minhash256(tokens: Sequence[int]) -> Digest:
