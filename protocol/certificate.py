@@ -1,8 +1,8 @@
-"""What a stranger can check offline: a certificate against the genesis, with nothing else at hand.
+"""What a stranger can check offline: a certificate against the genesis or a header it trusts, with nothing else at hand.
 
 The quorum's signatures make one state root true; the settlement is under it; from the settlement and what the members signed
 everything that arithmetic can decide is computed again. What only the ledger's execution can know is named as attested. Cheap checks
-come first, signatures last. Source: rules C1-C14.
+come first, signatures last. Source: rules C1-C18.
 """
 
 from __future__ import annotations
@@ -10,22 +10,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Final
 
-from protocol.block import Header, compute_header_hash
-from protocol.certificate_format import (
-    GENESIS_EPOCH,
-    MAX_FINAL_HEADERS,
-    Certificate,
-    Opened,
-    Unopened,
-    decode_certificate,
-    expand_headers,
-    list_holders,
-    refuse,
-    repeat_draw,
-)
+from protocol.block import Header
+from protocol.certificate_chain import check_finality, check_maturity, find_signers, open_settled
+from protocol.certificate_format import Certificate, Opened, Unopened, decode_certificate, list_holders, repeat_draw
+from protocol.certificate_headers import refuse
 from protocol.certificate_report import (
     ATTESTED,
     ONE_OPERATOR,
@@ -33,13 +23,16 @@ from protocol.certificate_report import (
     RECOMPUTED,
     CertificateReport,
     MemberRow,
+    list_assumed,
+    list_walked,
+    report_trust,
 )
+from protocol.chain_file import follow_chain_file
 from protocol.codec import encode
 from protocol.crypto import SignatureDomain, is_signature_valid, signing_bytes
-from protocol.errors import InvalidCertificate, InvalidMessage, Rejection
-from protocol.genesis import Genesis, compute_chain_id, compute_validator_set
+from protocol.errors import InvalidCertificate, Rejection
+from protocol.genesis import Genesis
 from protocol.jobs.agreement import Agreement, Answer, Decision, decide
-from protocol.jobs.beacon import compute_beacon, is_mature
 from protocol.jobs.capture import compute_binomial_ppb
 from protocol.jobs.committee import DrawReplay, Interval, compute_location, compute_seat_cap, get_interval
 from protocol.jobs.settlement import Payment, SeatEnd, SettledSeat, Settlement, compute_reveal_set_hash
@@ -47,8 +40,6 @@ from protocol.ledger.entries import settlement_key
 from protocol.ledger.pay import compute_bond_at_risk, compute_shares
 from protocol.merkle import check_inclusion
 from protocol.models import ModelCard, TextOutput, compute_model_id, compute_output_hash
-from protocol.ordering.messages import QuorumCert, VoteKind
-from protocol.ordering.votes import check_quorum_cert
 from protocol.transactions import (
     Commit,
     Reveal,
@@ -57,8 +48,9 @@ from protocol.transactions import (
     compute_commitment,
     compute_transaction_id,
 )
-from protocol.units import ChainId, Micro, NodeId
-from protocol.validators import ValidatorSet, compute_leader, compute_weight
+from protocol.trust import Trust, trust_genesis
+from protocol.units import ChainId, Micro, Milliseconds, NodeId
+from protocol.validators import ValidatorSet, compute_weight
 
 _FIFTH_PPM: Final = 200_000
 _THIRD_PPM: Final = 330_000
@@ -68,9 +60,10 @@ _THIN: Final = (1, 3)  # of the validators' stake
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """What the checks share."""
+    """What the checks share. `validators` are those of the epoch of the settled headers."""
 
     certificate: Certificate
+    trust: Trust
     genesis: Genesis
     chain: ChainId
     validators: ValidatorSet
@@ -79,15 +72,20 @@ class _Case:
     holdings: tuple[tuple[NodeId, Opened | Unopened | None], ...]
 
 
-def check_certificate(encoded: bytes, genesis: Genesis) -> CertificateReport:
-    """What a valid certificate says.
+def check_certificate(
+    encoded: bytes, trust: Genesis | Trust, chain: bytes | None = None, now_ms: Milliseconds = 0
+) -> CertificateReport:
+    """What a valid certificate says, to somebody who trusts this genesis, or this header; `chain` is a chain file that leads on from there.
 
-    Raises: InvalidCertificate with the reason and a sentence.
+    `now_ms` judges how old the trust is: no younger than the certificate's own block makes it.
+    Raises: InvalidCertificate, InvalidTrust with the reason and a sentence.
     """
-    case = _open(decode_certificate(encoded), genesis)
+    certificate = decode_certificate(encoded)
+    root = trust if isinstance(trust, Trust) else trust_genesis(trust)
+    case = _open(certificate, root if chain is None else follow_chain_file(root, chain))
     _check_request(case)
     _check_settlement(case)
-    _check_maturity(case)
+    check_maturity(certificate, case.trust, case.settled[0])
     candidates_stake = _check_draw(case)
     _check_reveals(case)
     agreement = _check_agreement(case)
@@ -95,12 +93,12 @@ def check_certificate(encoded: bytes, genesis: Genesis) -> CertificateReport:
     _check_pay(case)
     _check_output(case)
     _check_signatures(case)
-    _check_finality(case)
-    return _report(case, agreement, candidates_stake)
+    check_finality(certificate, case.trust, case.settled[-1], case.validators)
+    return _report(case, agreement, candidates_stake, now_ms)
 
 
-def _open(certificate: Certificate, genesis: Genesis) -> _Case:
-    chain = compute_chain_id(genesis)
+def _open(certificate: Certificate, trust: Trust) -> _Case:
+    chain, genesis = trust.chain, trust.genesis
     if certificate.chain_id != chain:  # C2
         raise InvalidCertificate(
             Rejection.WRONG_CHAIN,
@@ -116,14 +114,9 @@ def _open(certificate: Certificate, genesis: Genesis) -> _Case:
         refuse(
             Rejection.BAD_PROOF, f"has the doings of {len(certificate.members)} members, but {len(holders)} held seats"
         )
-    if len(certificate.settled.cores) > MAX_FINAL_HEADERS:
-        refuse(
-            Rejection.TOO_LARGE,
-            f"has {len(certificate.settled.cores)} headers to its final one, at most {MAX_FINAL_HEADERS}",
-        )
-    settled = expand_headers(certificate.settled, chain, genesis)
+    settled = open_settled(certificate, trust)
     holdings = tuple(zip(holders, certificate.members, strict=True))
-    return _Case(certificate, genesis, chain, compute_validator_set(genesis), card, settled, holdings)
+    return _Case(certificate, trust, genesis, chain, find_signers(trust, settled[-1]), card, settled, holdings)
 
 
 def _check_request(case: _Case) -> None:
@@ -145,40 +138,6 @@ def _check_settlement(case: _Case) -> None:
     key = settlement_key(settlement.job)
     if not check_inclusion(block.state_root, key, encode(settlement), case.certificate.settlement_proof):  # C5
         refuse(Rejection.BAD_PROOF, f"has a settlement that is not under the state root of block {block.height}")
-
-
-def _check_maturity(case: _Case) -> None:
-    """C6: the settlement's beacon is R of the first ripe block after the request's."""
-    certificate, settlement = case.certificate, case.certificate.settlement
-    waiting = expand_headers(certificate.waiting, case.chain, case.genesis)
-    if waiting[0].height != settlement.submit_height or waiting[-1].height + 1 != settlement.maturity_height:
-        refuse(
-            Rejection.BAD_BEACON,
-            f"must carry the headers {settlement.submit_height} to {settlement.maturity_height - 1}",
-        )
-    if compute_header_hash(waiting[-1]) != settlement.maturity_parent:
-        refuse(Rejection.BAD_BEACON, f"has headers that do not lead to block {settlement.maturity_height}")
-    if waiting[0].candidates_root != settlement.candidates_root:
-        refuse(
-            Rejection.BAD_BEACON, f"draws from candidates that were not in force at block {settlement.submit_height}"
-        )
-    if compute_beacon(waiting[-1].beacon, certificate.maturity_reveal) != settlement.beacon:
-        refuse(
-            Rejection.BAD_BEACON, f"has a beacon that is not made from the reveal of block {settlement.maturity_height}"
-        )
-    views = (*(header.view for header in waiting[1:]), settlement.maturity_view)
-    if any(earlier >= later for earlier, later in pairwise((waiting[0].view, *views))):
-        refuse(Rejection.BAD_BEACON, f"has views that do not ascend up to block {settlement.maturity_height}")
-    seed, most = case.genesis.seed, case.genesis.params.beacon_max_blocks
-    leaders = [compute_leader(case.validators, case.chain, GENESIS_EPOCH, seed, view) for view in views]
-    ripe = next(
-        (count for count in range(1, len(leaders) + 1) if is_mature(case.validators, leaders[:count], most)), None
-    )
-    if ripe != len(leaders):
-        refuse(
-            Rejection.BAD_BEACON,
-            f"draws at block {settlement.maturity_height}, which is not the first whose beacon is ripe",
-        )
 
 
 def _check_draw(case: _Case) -> Micro:
@@ -331,27 +290,15 @@ def _check_signatures(case: _Case) -> None:
             )
 
 
-def _check_finality(case: _Case) -> None:
-    last = case.settled[-1]
-    signers, signatures = case.certificate.signers, case.certificate.signatures
-    cert = QuorumCert(VoteKind.FINAL, GENESIS_EPOCH, last.view, compute_header_hash(last), signers, signatures)
-    try:
-        check_quorum_cert(cert, case.chain, GENESIS_EPOCH, case.validators, is_signature_valid)  # C14
-    except InvalidMessage as error:
-        raise InvalidCertificate(
-            error.reason,
-            f"this certificate's block {last.height} is not shown to be final ({error}): ask another node for it",
-        ) from error
-
-
 # --- the report
 
 
-def _report(case: _Case, agreement: Agreement, candidates_stake: Micro) -> CertificateReport:
+def _report(case: _Case, agreement: Agreement, candidates_stake: Micro, now_ms: Milliseconds) -> CertificateReport:
     certificate, settlement, request = case.certificate, case.certificate.settlement, case.certificate.submit.job
     output, total = certificate.output, case.validators.total_weight
     seats, needed = request.seats, request.seats // 2 + 1
     share_ppm = candidates_stake * _PPM // total
+    trusted = report_trust(case.trust, case.settled, now_ms)
     return CertificateReport(
         decision=settlement.decision,
         text=output.text if isinstance(output, TextOutput) else None,
@@ -375,8 +322,9 @@ def _report(case: _Case, agreement: Agreement, candidates_stake: Micro) -> Certi
         ),
         candidate_share_ppm=share_ppm,
         is_thin=candidates_stake * _THIN[1] < total * _THIN[0],
-        recomputed=RECOMPUTED if output is None else (*RECOMPUTED, OUTPUT_RECOMPUTED),
-        attested=(*ATTESTED, ONE_OPERATOR) if len(case.validators.members) == 1 else ATTESTED,
+        recomputed=(*RECOMPUTED, *list_walked(trusted), *(() if output is None else (OUTPUT_RECOMPUTED,))),
+        attested=(*ATTESTED, *list_assumed(trusted), *((ONE_OPERATOR,) if len(case.validators.members) == 1 else ())),
+        trust=trusted,
     )
 
 

@@ -10,11 +10,11 @@ from protocol.certificate_format import (
     Certificate,
     Opened,
     Unopened,
-    compress_headers,
     encode_certificate,
     list_holders,
     repeat_draw,
 )
+from protocol.certificate_headers import compress_headers
 from protocol.genesis import Genesis
 from protocol.jobs.committee import (
     Candidate,
@@ -69,6 +69,7 @@ def build_certificate(parts: CertificateParts, output: Output | None = None) -> 
             candidates=_list_paths(parts, body.job, settlement),
             members=_list_members(parts.transactions, settlement),
             settled=compress_headers(parts.settled),
+            final_view=parts.final.view,
             signers=parts.final.signers,
             signatures=parts.final.signatures,
             output=output,

@@ -1,59 +1,33 @@
 """What is in a certificate, and its bytes: "QRC", a version byte, the canonical message.
 
-Nothing is carried that follows from the rest: chain id, validator hashes and parents of headers, the ids of transactions, commitments
-that were opened. What is left is bound by a hash or a signature, so no byte can change unnoticed. Rules C1-C14: certificate.py.
+Nothing is carried that follows from the rest: chain id, epochs and parents of headers, validator tables, the ids of transactions,
+commitments that were opened. What is left is bound by a hash or a signature, so no byte can change unnoticed. Rules C1-C14: certificate.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Final, NoReturn
+from typing import Annotated, Final
 
 from msgspec import Meta
 from msgspec.structs import replace
 
-from protocol.block import Header, compute_header_hash
+from protocol.certificate_headers import HeaderChain, refuse
 from protocol.codec import Codec, Message, encode
 from protocol.errors import InvalidCertificate, InvalidMessage, Rejection
-from protocol.genesis import Genesis, compute_validator_set
-from protocol.jobs.beacon import compute_beacon
 from protocol.jobs.committee import MAX_SKIPPED, CandidatePath, DrawReplay
 from protocol.jobs.settlement import Settlement
 from protocol.merkle import InclusionProof
 from protocol.models import MAX_OUTPUT_BYTES, MAX_OUTPUT_TOKENS, ModelCard, Output
 from protocol.transactions import MAX_SEATS, RevealPayload, Submit
-from protocol.units import ChainId, Hash, Height, Milliseconds, NodeId, Signature, View
-from protocol.validators import MAX_VALIDATORS, compute_validator_set_hash
+from protocol.units import ChainId, Hash, NodeId, Signature, View
+from protocol.validators import MAX_VALIDATORS
 
 CERTIFICATE_VERSION: Final = 1
 MAX_CERTIFICATE_BYTES: Final = 1024 * 1024  # without the output
 MAX_FINAL_HEADERS: Final = 64  # from the settlement to the first final block
-GENESIS_EPOCH: Final = 0  # while the validator set is fixed there is one epoch
 _MAGIC: Final = b"QRC"
-_MAX_WAITING_HEADERS: Final = 256  # params.beacon_max_blocks at most
 _MAX_HOLDERS: Final = MAX_SEATS
 _MAX_TOUCHED: Final = MAX_SEATS + MAX_SEATS // 3 + MAX_SKIPPED
-
-
-class HeaderCore(Message, frozen=True):
-    """What of a header does not follow from the one before it or from the genesis."""
-
-    view: View
-    tx_root: Hash
-    state_root: Hash
-    candidates_root: Hash
-    beacon_reveal: Hash
-    time_ms: Milliseconds
-
-
-class HeaderChain(Message, frozen=True):
-    """Consecutive headers: where the first one stands, its own beacon, and each one's core."""
-
-    height: Height
-    parent_view: View
-    parent_hash: Hash
-    beacon: Hash
-    cores: Annotated[tuple[HeaderCore, ...], Meta(min_length=1, max_length=_MAX_WAITING_HEADERS)]
 
 
 class Opened(Message, frozen=True, tag=1):
@@ -88,7 +62,8 @@ class Certificate(Message, frozen=True):
     members: Annotated[
         tuple[Opened | Unopened | None, ...], Meta(max_length=_MAX_HOLDERS)
     ]  # by `list_holders`; None: absent
-    settled: HeaderChain  # from the settlement's block to the one that the quorum made final
+    settled: HeaderChain  # from the settlement's block to the one that the quorum made final, of one epoch
+    final_view: View  # of the votes: the block's own, or a later one for an epoch's last block, which is proposed again
     signers: Annotated[tuple[Annotated[int, Meta(ge=0, lt=MAX_VALIDATORS)], ...], Meta(max_length=MAX_VALIDATORS)]
     signatures: Annotated[tuple[Signature, ...], Meta(max_length=MAX_VALIDATORS)]
     output: Output | None  # attached: the winning output, where one won and somebody kept it
@@ -96,11 +71,6 @@ class Certificate(Message, frozen=True):
 
 _MAX_OUTPUT_BYTES: Final = MAX_OUTPUT_BYTES + 5 * MAX_OUTPUT_TOKENS + 64
 _CODEC: Final = Codec[Certificate](Certificate, MAX_CERTIFICATE_BYTES + _MAX_OUTPUT_BYTES)
-
-
-def refuse(reason: Rejection, what: str) -> NoReturn:
-    """Raises: InvalidCertificate, with what is wrong and what to do."""
-    raise InvalidCertificate(reason, f"this certificate {what}: ask another node for it")
 
 
 def encode_certificate(certificate: Certificate) -> bytes:
@@ -135,50 +105,6 @@ def decode_certificate(encoded: bytes) -> Certificate:
 def attach_output(encoded: bytes, output: Output | None) -> bytes:
     """The same certificate with this output attached (None: with none). Raises: as `decode_certificate`."""
     return encode_certificate(replace(decode_certificate(encoded), output=output))
-
-
-# --- headers
-
-
-def compress_headers(headers: Sequence[Header]) -> HeaderChain:
-    """Consecutive headers without what follows from the rest."""
-    cores = (
-        HeaderCore(each.view, each.tx_root, each.state_root, each.candidates_root, each.beacon_reveal, each.time_ms)
-        for each in headers
-    )
-    first = headers[0]
-    return HeaderChain(first.height, first.parent_view, first.parent_hash, first.beacon, tuple(cores))
-
-
-def expand_headers(chain: HeaderChain, chain_id: ChainId, genesis: Genesis) -> tuple[Header, ...]:
-    """The whole headers, each linked to the one before."""
-    valset_hash = compute_validator_set_hash(compute_validator_set(genesis))
-    parent_view, parent_hash, beacon = chain.parent_view, chain.parent_hash, chain.beacon
-    headers: list[Header] = []
-    for index, core in enumerate(chain.cores):
-        if headers:
-            parent_view, parent_hash = headers[-1].view, compute_header_hash(headers[-1])
-            beacon = compute_beacon(beacon, core.beacon_reveal)
-        headers.append(
-            Header(
-                chain_id=chain_id,
-                epoch=GENESIS_EPOCH,
-                leader_seed=genesis.seed,
-                view=core.view,
-                height=chain.height + index,
-                parent_view=parent_view,
-                parent_hash=parent_hash,
-                tx_root=core.tx_root,
-                state_root=core.state_root,
-                valset_hash=valset_hash,
-                next_valset_hash=valset_hash,
-                candidates_root=core.candidates_root,
-                beacon_reveal=core.beacon_reveal,
-                beacon=beacon,
-                time_ms=core.time_ms,
-            )
-        )
-    return tuple(headers)
 
 
 # --- what both sides derive from a settlement

@@ -93,6 +93,11 @@ class Trust:
         return self.genesis.params
 
     @property
+    def period_ms(self) -> Milliseconds:
+        """How long after the root's time whoever signs another past is sure to lose its stake for it: as long as evidence counts."""
+        return min(self.params.evidence_max_ms, self.params.unbonding_ms)
+
+    @property
     def step_count(self) -> int:
         """How many changes of the set lead on from the root."""
         return len(self.eras) - 1

@@ -35,9 +35,11 @@ def make_final(chain: TestChain, header: Header, signers: Sequence[int] | None =
     """The votes of these validators (by default of all) that make a block final."""
     indexes = tuple(range(len(chain.genesis.validators))) if signers is None else tuple(signers)
     block_hash = compute_header_hash(header)
-    message = vote_signing_bytes(VoteKind.FINAL, header.chain_id, 0, header.view, block_hash)
+    message = vote_signing_bytes(VoteKind.FINAL, header.chain_id, header.epoch, header.view, block_hash)
     keys = [make_key(chain.names[chain.genesis.validators[index].node]) for index in indexes]
-    return QuorumCert(VoteKind.FINAL, 0, header.view, block_hash, indexes, tuple(key.sign(message) for key in keys))
+    return QuorumCert(
+        VoteKind.FINAL, header.epoch, header.view, block_hash, indexes, tuple(key.sign(message) for key in keys)
+    )
 
 
 def collect_parts(

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from protocol.block import BLOCK_CODEC, Block, Header, compute_header_hash, compute_transactions_root
-from protocol.certificate_format import Certificate, Opened, Unopened, compress_headers
+from protocol.certificate_format import Certificate, Opened, Unopened
+from protocol.certificate_headers import compress_headers
 from protocol.chain_file import ChainFile
 from protocol.codec import Codec, Message, encode
 from protocol.crypto import SigningKey
@@ -365,6 +366,7 @@ def _list_certificate() -> Iterator[Sample]:
         candidates=(prove_candidate(CANDIDATES, 1),),
         members=(opened, unopened, None),
         settled=headers,
+        final_view=300,
         signers=(0, 2),
         signatures=(fill("x", 64), fill("y", 64)),
         output=OUTPUT,
