@@ -93,7 +93,8 @@ class Timers(Generic[K]):
             if not self._heap:
                 await self._changed.wait()
                 continue
-            with trio.move_on_after((self._heap[0][0] - self._clock.now_ms()) / 1000):
+            # The clock goes on between looking for what is due and this: the next one may have become so.
+            with trio.move_on_after(max(0, self._heap[0][0] - self._clock.now_ms()) / 1000):
                 await self._changed.wait()
 
     def _pop_due(self) -> K | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import pytest
 import trio
 import trio.testing
 
@@ -74,6 +75,28 @@ def test_a_cancelled_timer_never_fires_and_repeated_settings_cost_nothing() -> N
             timers.set("kept", start + 20)
         assert len(timers._heap) == 2
         assert await timers.wait_due() == "kept"
+
+    run(main)
+
+
+class JumpingClock:
+    """A clock that goes on by a second with every look at it."""
+
+    def __init__(self) -> None:
+        self.at_ms = 0
+
+    def now_ms(self) -> int:
+        self.at_ms += 1_000
+        return self.at_ms
+
+
+@pytest.mark.parametrize("at_ms", [1_500, 2_500, 3_500])
+def test_a_timer_that_becomes_due_between_two_looks_at_the_clock_fires(at_ms: int) -> None:
+    async def main() -> None:
+        timers = Timers[str](JumpingClock())
+        timers.set("due in between", at_ms)
+        with trio.fail_after(10):
+            assert await timers.wait_due() == "due in between"
 
     run(main)
 
