@@ -71,6 +71,7 @@ from multiaddr import Multiaddr
 from multiaddr.exceptions import Error as MultiaddrError
 
 from node.libp2p_gossip import GossipPort, make_gossip
+from node.libp2p_speed import read_body, speed_up
 from node.libp2p_streams import ConnectionListener, PeerStream, broken_on_failure, log_only, reported
 from node.network import PEER_ID_PREFIX, Limits, NetworkError, Timing, node_id_of, peer_id_of
 from node.streams import StreamBroken
@@ -104,7 +105,8 @@ class BoundedYamux(Yamux):
         if buffered + length > _CONNECTION_BYTES:
             # The one error on which the caller closes the connection and nothing else.
             raise trio.TooSlowError(f"{buffered} bytes unread, {length} more announced")
-        return await super()._read_data_body(length)
+        at_hand = read_body(self.secured_conn, length)
+        return await super()._read_data_body(length) if at_hand is None else at_hand
 
 
 def _limit_streams(swarm: Swarm) -> None:  # fault 3, for the handlers of libp2p's own protocols too
@@ -235,6 +237,7 @@ def _make_host(seed: bytes, limits: Limits, timing: Timing) -> IHost:
     # The muxer's class is not taken from muxer_opt but named in the module.
     muxer_module.__dict__["Yamux"] = BoundedYamux
     tcp_module.__dict__["_open_reuseport_listeners"] = _listen_alone
+    speed_up()
     keys = create_new_key_pair(seed)
     connections = 4 * limits.peers
     noise = NoiseTransport(keys, noise_privkey=create_noise_key_pair().private_key)
