@@ -73,4 +73,4 @@ async def test_small_messages_cost_no_window_updates(monkeypatch: pytest.MonkeyP
 
 async def test_a_message_of_more_than_a_window_comes_whole() -> None:
     async with pair() as (_, high):
-        assert await high.network.request(node_id(0), b"500000", 10) == b"x" * 500_000
+        assert await high.network.request(node_id(0), b"0000500000", 10) == b"x" * 500_000
