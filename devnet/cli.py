@@ -8,7 +8,7 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-from devnet.perturbation.links import Isolation
+from devnet.perturbation.isolation import Isolation
 from devnet.wish import DEFAULT_NODES, parse_wish
 from node.cli import run_app
 from node.commands import options

@@ -4,24 +4,26 @@ Nothing here knows more than a user does: what the nodes say through RPC, what t
 finds on their disks.
 """
 
+import os
 import secrets
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from devnet.commands import build_plan
-from devnet.devnet_file import DevnetFile
+from devnet.devnet_file import DevnetFile, DevnetNode
 from devnet.homes import create_devnet, hold_directory
 from devnet.interruption import Interrupted, Interruption, watch_signals
 from devnet.perturbation.checks import Estate
 from devnet.perturbation.fleet import open_fleet
 from devnet.perturbation.gather import check_disk, read_estate
-from devnet.perturbation.links import Choice, Isolation, choose_isolation, open_links
+from devnet.perturbation.isolation import Choice, Isolation, choose_isolation, open_links
 from devnet.perturbation.report import Outcome, PerturbReport, print_report
 from devnet.perturbation.schedule import LEAST_NODES, Kind, Perturbation, build_schedule
 from devnet.perturbation.show import Show
@@ -63,7 +65,7 @@ def run_perturb(plan: PerturbPlan, *, as_json: bool) -> int:
         _announce(plan, schedule, seed, choice, machine)
         with hold_directory(home):
             try:
-                report = _Run(plan, schedule, seed, choice, machine, home, interruption).play()
+                report = Run(plan, schedule, seed, choice, machine, home, interruption).play()
             except Interrupted as asked:
                 raise Fault(Trouble.INTERRUPTED, "stopped; all nodes have ended") from asked
         if not report.ok:
@@ -78,7 +80,9 @@ def run_perturb(plan: PerturbPlan, *, as_json: bool) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class _Run:
+class Run:
+    """One run, with what was drawn and chosen for it."""
+
     plan: PerturbPlan
     schedule: Sequence[Perturbation]
     seed: int
@@ -153,21 +157,26 @@ class _Run:
 
     def _look_at_disks(self, devnet: DevnetFile, show: Show) -> tuple[list[Estate], list[str]]:
         """What each stopped node's state holds, and what is wrong with the disks. Raises: Interrupted."""
+        show.do("judging the ledgers on the disks")
         estates: list[Estate] = []
         faults: list[str] = []
-        for node in devnet.nodes:
-            show.do(f"judging the ledger of node {node.index}")
-            try:
-                checked, estate = check_disk(node, self.interruption), read_estate(node, self.interruption)
-            except Fault as fault:
-                faults.append(fault.message)
-                continue
-            estates.append(estate)
-            if (checked.height, checked.state_root) != (estate.height, estate.state_root):
-                faults.append(
-                    f"node {node.index}: its state is of height {estate.height}, its chain of {checked.height}"
-                )
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for found in pool.map(self._look_at_disk, devnet.nodes):
+                if isinstance(found, Estate):
+                    estates.append(found)
+                else:
+                    faults.append(found)
         return estates, faults
+
+    def _look_at_disk(self, node: DevnetNode) -> Estate | str:
+        """What a stopped node's state holds, or what is wrong with it. Raises: Interrupted."""
+        try:
+            checked, estate = check_disk(node, self.interruption), read_estate(node, self.interruption)
+        except Fault as fault:
+            return fault.message
+        if (checked.height, checked.state_root) != (estate.height, estate.state_root):
+            return f"node {node.index}: its state is of height {estate.height}, its chain of {checked.height}"
+        return estate
 
 
 @contextmanager

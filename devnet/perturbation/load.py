@@ -7,7 +7,9 @@ a job when the node shows it. What was submitted to a node that then died is sub
 import secrets
 import time
 from collections import Counter, deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from threading import Event
 from typing import Final
 
@@ -30,6 +32,7 @@ from protocol.transactions import TRANSACTION_CODEC, compute_transaction_id
 
 PURSES: Final = 32  # one transfer of each may be under way
 POLL_S: Final = 0.2
+_LEAST_WAIT_S: Final = 0.01
 AGAIN_S: Final = 3.0
 JOB_POLL_S: Final = 1.0
 WINDOW_MS: Final = 3_000
@@ -82,6 +85,18 @@ class _Asked:
     asked_s: float
 
 
+class _Act(Enum):
+    """What a customer does again and again."""
+
+    PAY = 0
+    ASK = 1
+    LOOK = 2
+    LOOK_FOR_JOBS = 3
+
+
+_LOOKS: Final = frozenset({_Act.LOOK, _Act.LOOK_FOR_JOBS})
+
+
 @dataclass(frozen=True, slots=True)
 class Habits:
     """Units: seconds between two transfers, and between two jobs, of this customer; offset so that customers take turns."""
@@ -94,42 +109,75 @@ class Habits:
 class Customer:
     """Pays and asks through one node."""
 
-    def __init__(self, node: int, client: NodeClient, network: Network, purses: list[Purse], habits: Habits) -> None:
+    def __init__(
+        self,
+        node: int,
+        client: NodeClient,
+        network: Network,
+        purses: Sequence[Purse],
+        habits: Habits,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._node: Final = node
         self._client: Final = client
         self._network: Final = network
         self._sink: Final = purses[0].key.public  # who is paid
         self._idle: Final = deque(purses)
         self._habits: Final = habits
+        self._clock: Final = clock
         self._pending: Final[dict[str, _Pending]] = {}  # by transaction
         self._asked: Final[list[_Asked]] = []
+        self._due: Final[dict[_Act, float]] = {}
         self.book: Final = Book()
 
     def run(self, stop: Event, give_up: Event) -> Book:
         """Until the stop; then waits for what is under way, until told to give up. Never raises for what a node does or says."""
-        now = time.monotonic()
-        transfer_at, job_at, poll_at, job_poll_at = now + self._habits.offset_s, now + self._habits.offset_s, now, now
-        while not give_up.is_set() and not (stop.is_set() and not self._pending and not self._asked):
-            now = time.monotonic()
-            try:
-                if now >= transfer_at and not stop.is_set():
-                    transfer_at = max(transfer_at + self._habits.transfer_s, now - self._habits.transfer_s)
-                    self._pay(now)
-                if now >= job_at and not stop.is_set():
-                    job_at = now + self._habits.job_s
-                    self._ask(now)
-                if now >= poll_at:
-                    poll_at = now + POLL_S
-                    self._look_for_transfers(now)
-                if now >= job_poll_at:
-                    job_poll_at = now + JOB_POLL_S
-                    self._look_for_jobs(now)
-            except Fault as fault:
-                self._note(fault)
-            wake = min(poll_at, job_poll_at, *(() if stop.is_set() else (transfer_at, job_at)))
-            give_up.wait(max(0.01, wake - time.monotonic()))
+        while not give_up.is_set() and (self._is_waiting or not stop.is_set()):
+            wake_s = self.step(is_open=not stop.is_set())
+            give_up.wait(max(_LEAST_WAIT_S, wake_s - self._clock()))
         self.book.unknown = len(self._pending)
         return self.book
+
+    def step(self, *, is_open: bool) -> float:
+        """When it wants to be called again, after doing what is due now; `is_open`: it may begin something new."""
+        now = self._clock()
+        if not self._due:
+            begin = now + self._habits.offset_s
+            self._due.update({_Act.PAY: begin, _Act.ASK: begin, _Act.LOOK: now, _Act.LOOK_FOR_JOBS: now})
+        for act, at_s in self._due.items():
+            if at_s <= now and (is_open or act in _LOOKS):
+                self._due[act] = max(at_s + self._get_pace(act), now - self._get_pace(act))
+                try:
+                    self._do(act)
+                except Fault as fault:
+                    self._note(fault)
+        return min(at_s for act, at_s in self._due.items() if is_open or act in _LOOKS)
+
+    @property
+    def _is_waiting(self) -> bool:
+        return bool(self._pending or self._asked)
+
+    def _get_pace(self, act: _Act) -> float:
+        match act:
+            case _Act.PAY:
+                return self._habits.transfer_s
+            case _Act.ASK:
+                return self._habits.job_s
+            case _Act.LOOK:
+                return POLL_S
+            case _Act.LOOK_FOR_JOBS:
+                return JOB_POLL_S
+
+    def _do(self, act: _Act) -> None:
+        match act:
+            case _Act.PAY:
+                self._pay()
+            case _Act.ASK:
+                self._ask()
+            case _Act.LOOK:
+                self._look_for_transfers()
+            case _Act.LOOK_FOR_JOBS:
+                self._look_for_jobs()
 
     def _note(self, fault: Fault) -> None:
         """A node that is down or behind is what this is about."""
@@ -138,7 +186,7 @@ class Customer:
         else:
             self.book.refused[str(fault.reason.value)] += 1
 
-    def _pay(self, now: float) -> None:
+    def _pay(self) -> None:
         """One more transfer, where a purse has none under way."""
         if not self._idle:
             return
@@ -146,6 +194,7 @@ class Customer:
         purse.nonce += 1
         params = sign_transfer(self._network, purse.key, purse.nonce, self._sink, 1)
         name = compute_transaction_id(TRANSACTION_CODEC.decode(params.transaction).body).hex()
+        now = self._clock()
         self._pending[name] = _Pending(purse, params, now, now)
         self.book.submitted += 1
         self._submit(params)
@@ -157,47 +206,47 @@ class Customer:
             if fault.reason not in _UNDER_WAY:
                 self._note(fault)
 
-    def _look_for_transfers(self, now: float) -> None:
+    def _look_for_transfers(self) -> None:
         if not self._pending:
             return
         pending = list(self._pending.items())
         accounts = [AccountParams(each.purse.key.public.hex()) for _, each in pending]
         replies = self._client.call_all("account_get", accounts, AccountResult)
+        now = self._clock()
         for (name, each), reply in zip(pending, replies, strict=True):
             if isinstance(reply, Fault):
                 self._note(reply)
             elif reply.nonce >= each.purse.nonce:
-                self._acknowledge(name, each)
+                self._acknowledge(name, each, now)
             elif now - each.last_s > AGAIN_S:
                 each.last_s = now
                 self._submit(each.params)
 
-    def _acknowledge(self, name: str, pending: _Pending) -> None:
+    def _acknowledge(self, name: str, pending: _Pending, now: float) -> None:
         del self._pending[name]
         self._idle.append(pending.purse)
-        now = time.monotonic()
         self.book.acknowledged.append(Acknowledged(name, self._node, now))
         self.book.waited_ms.append(round((now - pending.first_s) * 1000))
 
-    def _ask(self, now: float) -> None:
+    def _ask(self) -> None:
         if len(self._asked) >= MOST_JOBS:
             return
         params = JobSubmitParams(
             model=MODEL, prompt=QUESTION, settings=SettingsParams(max_tokens=4),
             commit_ms=WINDOW_MS, reveal_ms=WINDOW_MS, request_id=secrets.token_hex(16),
         )  # fmt: skip
-        self._asked.append(_Asked(self._client.call("job_submit", params, JobSubmitted).job, now))
+        self._asked.append(_Asked(self._client.call("job_submit", params, JobSubmitted).job, self._clock()))
 
-    def _look_for_jobs(self, now: float) -> None:
+    def _look_for_jobs(self) -> None:
         for asked in list(self._asked):
-            status = self._read_status(asked.job)
+            status, now = self._read_status(asked.job), self._clock()
             if status is None:
                 is_over = asked.job in self.book.jobs or now - asked.asked_s > UNHEARD_S
                 status = UNSEEN if asked.job in self.book.jobs else UNHEARD
                 if not is_over:
                     continue
             elif asked.job not in self.book.jobs:
-                self.book.acknowledged.append(Acknowledged(asked.job, self._node, time.monotonic()))
+                self.book.acknowledged.append(Acknowledged(asked.job, self._node, now))
             self.book.jobs[asked.job] = status
             if status != "open":
                 self._asked.remove(asked)

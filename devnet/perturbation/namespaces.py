@@ -5,6 +5,7 @@ A node's RPC stays on the loopback address inside its namespace; whoever calls i
 
 import ctypes
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -14,7 +15,7 @@ from typing import Final
 
 from devnet.devnet_file import DevnetNode
 from devnet.homes import list_ports
-from devnet.perturbation.links import HOST_VARIABLE, PEERS_VARIABLE, Links, made_namespace, run_ip
+from devnet.perturbation.links import HOST_VARIABLE, PEERS_VARIABLE, Links
 from node.faults import Fault, Trouble
 
 SUBNET: Final = "10.213.78"  # seen by nobody outside these namespaces
@@ -94,3 +95,32 @@ def _port(index: int) -> str:
 
 def _address(index: int) -> str:
     return f"{SUBNET}.{index + 1}"
+
+
+def explain_no_namespaces() -> str:
+    """Why no network namespaces can be made here; empty where they can."""
+    if shutil.which("ip") is None:
+        return "there is no `ip` command (package iproute2)"
+    name = f"quorate-{os.getpid()}-try"
+    try:
+        with made_namespace(name):
+            run_ip("-n", name, "link", "add", "switch", "type", "bridge")
+            run_ip("-n", name, "link", "add", "port1", "type", "veth", "peer", "name", "port2")
+            run_ip("netns", "exec", name, "true")
+    except subprocess.CalledProcessError as error:
+        return f"`{' '.join(map(str, error.cmd))}` says {str(error.stderr).strip() or error.returncode}"
+    return ""
+
+
+@contextmanager
+def made_namespace(name: str) -> Iterator[str]:
+    """A network namespace, gone after the block."""
+    run_ip("netns", "add", name)
+    with ExitStack() as stack:
+        stack.callback(run_ip, "netns", "del", name)
+        yield name
+
+
+def run_ip(*arguments: str) -> None:
+    """One `ip` command. Raises: CalledProcessError."""
+    subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True, timeout=30)

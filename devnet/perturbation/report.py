@@ -23,6 +23,7 @@ class Outcome(msgspec.Struct, frozen=True):
     hold_s: float
     skew_ms: int
     blocks_meanwhile: int  # final while it lasted, after the first seconds
+    answers_s: float | None  # until every struck node answered its RPC: mostly how long a process takes to start
     finality_s: float | None  # until finality went on
     tip_s: float | None  # until every struck node was where the others were
     recovery_s: float | None  # until both
@@ -106,15 +107,15 @@ def sum_up_recovery(outcomes: Sequence[Outcome]) -> Spread:
 def print_report(report: PerturbReport) -> None:
     """The table of perturbations, the figures, and what is wrong, if anything is."""
     console = open_console()
-    columns = ("", "kind", "way", "nodes", "held s", "blocks", "finality s", "tip s")
+    columns = ("", "kind", "way", "nodes", "held s", "blocks", "answers s", "finality s", "tip s")
     rows = [
         (
             str(each.number), each.kind, each.way, ",".join(map(str, each.nodes)), f"{each.hold_s:.1f}",
-            str(each.blocks_meanwhile), _show(each.finality_s), _show(each.tip_s),
+            str(each.blocks_meanwhile), _show(each.answers_s), _show(each.finality_s), _show(each.tip_s),
         )
         for each in report.perturbations
     ]  # fmt: skip
-    print_table(console, columns, rows, right=frozenset({"", "held s", "blocks", "finality s", "tip s"}))
+    print_table(console, columns, rows, right=frozenset({"", "held s", "blocks", "answers s", "finality s", "tip s"}))
     transfers, jobs = report.transfers, report.jobs
     print_facts(
         console,

@@ -55,7 +55,11 @@ class Show:
     def tell_outcome(self, outcome: Outcome) -> None:
         """How a perturbation went."""
         nodes = ",".join(map(str, outcome.nodes))
-        recovered = "not recovered" if outcome.recovery_s is None else f"recovered in {outcome.recovery_s:.1f} s"
+        recovered = (
+            "not recovered"
+            if outcome.recovery_s is None
+            else f"recovered in {outcome.recovery_s:.1f} s (answering after {outcome.answers_s:.1f})"
+        )
         problem = f"  !! {outcome.problem}" if outcome.problem else ""
         self.tell(
             f"{outcome.kind} ({outcome.way}, {nodes}): {outcome.blocks_meanwhile} blocks meanwhile, {recovered}{problem}"

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -28,6 +28,7 @@ class Look:
 class Recovery:
     """How long it took. Units: seconds from the moment when the perturbation was undone; None: not within the time there was."""
 
+    answers_s: float | None  # until every struck node answered its RPC: mostly how long a process takes to start
     finality_s: float | None
     tip_s: float | None
 
@@ -79,15 +80,22 @@ def compute_recovery(looks: Sequence[Look], struck: Collection[int], undone_s: f
     """
     later = sorted((look for look in looks if look.began_s >= undone_s), key=lambda look: look.ended_s)
     advanced = next((look.ended_s for look in later if look.height > tip), None)
+    answers: dict[int, float] = {}
     there: dict[int, float] = {}
     for look in later:
-        if look.node in struck and look.node not in there and look.height > tip and look.height >= _tell(later, look):
-            there[look.node] = look.ended_s
-    is_whole = there.keys() >= set(struck)
+        if look.node in struck:
+            answers.setdefault(look.node, look.ended_s)
+            if look.height > tip and look.height >= _tell(later, look):
+                there.setdefault(look.node, look.ended_s)
     return Recovery(
+        _measure_last(answers, struck, undone_s),
         None if advanced is None else round(advanced - undone_s, 2),
-        round(max(there.values()) - undone_s, 2) if is_whole else None,
+        _measure_last(there, struck, undone_s),
     )
+
+
+def _measure_last(when: Mapping[int, float], struck: Collection[int], undone_s: float) -> float | None:
+    return round(max(when.values()) - undone_s, 2) if when.keys() >= set(struck) else None
 
 
 def _tell(later: Sequence[Look], look: Look) -> int:

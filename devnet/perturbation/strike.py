@@ -71,6 +71,7 @@ def describe(planned: Perturbation, at_s: float, blocks: int, recovery: Recovery
         hold_s=planned.hold_s,
         skew_ms=planned.skew_ms,
         blocks_meanwhile=blocks,
+        answers_s=recovery.answers_s,
         finality_s=recovery.finality_s,
         tip_s=recovery.tip_s,
         recovery_s=total,

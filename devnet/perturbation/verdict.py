@@ -1,7 +1,7 @@
 """The judgement on a run: everything that was gathered against everything that must hold, and the report of it."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from devnet.perturbation.checks import (
@@ -65,7 +65,6 @@ def judge(setting: Setting, evidence: Evidence) -> PerturbReport:
     lost = find_lost([each for book in books for each in book.acknowledged], evidence.chains)
     missing = compute_missing_units(setting.minted, evidence.estates)
     convicted = {node for estate in evidence.estates for node in estate.convicted}
-    newest = max(evidence.estates, key=lambda estate: estate.height, default=None)
     problems = [
         *(f"fork: {fork}" for fork in forks),
         *(f"unequal states: {each}" for each in unequal),
@@ -73,17 +72,9 @@ def judge(setting: Setting, evidence: Evidence) -> PerturbReport:
         *([f"lost: {missing} micro-units of {setting.minted}"] if missing else []),
         *(f"slashed though honest: {node}" for node in sorted(convicted)),
         *find_missing_heights(evidence.chains, height),
-        *(f"perturbation {each.number}, {each.kind}: {each.problem}" for each in evidence.outcomes if each.problem),
-        *(f"node {each.node} {each.what}" for each in evidence.in_trouble),
-        *(f"node {index} had to be killed in the end" for index in evidence.killed),
-        *(
-            f"node {node} halted: {why}"
-            for node, why in sorted({(look.node, look.halted) for look in sightings.looks if look.halted})
-        ),
-        *evidence.disk_faults,
-        *([] if evidence.outcomes else ["nothing was perturbed: there was no time for it"]),
-        *([] if any(book.acknowledged for book in books) else ["no transaction was ever acknowledged"]),
+        *_list_troubles(evidence),
     ]
+    newest = max(evidence.estates, key=lambda estate: estate.height, default=None)
     waited = sorted(each for book in books for each in book.waited_ms)
     finality = sorted(sightings.finality_ms)
     return PerturbReport(
@@ -112,6 +103,24 @@ def judge(setting: Setting, evidence: Evidence) -> PerturbReport:
         nodes_in_trouble=tuple(evidence.in_trouble),
         problems=tuple(problems),
     )
+
+
+def _list_troubles(evidence: Evidence) -> Iterator[str]:
+    """What was wrong on the way, whatever the ledgers are like."""
+    for each in evidence.outcomes:
+        if each.problem:
+            yield f"perturbation {each.number}, {each.kind}: {each.problem}"
+    for node in evidence.in_trouble:
+        yield f"node {node.node} {node.what}"
+    for index in evidence.killed:
+        yield f"node {index} had to be killed in the end"
+    for index, why in sorted({(look.node, look.halted) for look in evidence.sightings.looks if look.halted}):
+        yield f"node {index} halted: {why}"
+    yield from evidence.disk_faults
+    if not evidence.outcomes:
+        yield "nothing was perturbed: there was no time for it"
+    if not any(book.acknowledged for book in evidence.books):
+        yield "no transaction was ever acknowledged"
 
 
 def _count_transfers(books: Sequence[Book]) -> Transfers:
