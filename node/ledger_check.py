@@ -21,7 +21,8 @@ from protocol.block import Block, Header, compute_header_hash
 from protocol.crypto import is_signature_valid
 from protocol.errors import InvalidBlock, InvalidMessage, Rejection
 from protocol.genesis import Genesis, compute_chain_id
-from protocol.ledger.draft import Constants, Ledger
+from protocol.ledger.draft import Ledger
+from protocol.ledger.epochs import get_epoch_terms
 from protocol.ledger.foreign import ledger_from_snapshot
 from protocol.ledger.state import check_block, create_genesis
 from protocol.ordering.messages import QUORUM_CERT_CODEC, VoteKind
@@ -96,14 +97,14 @@ def _check_blocks(storage: Storage, genesis: Genesis) -> Iterator[Checked]:
     if final is None:
         raise _damage(0, "there is not even a genesis")
     state = _find_first_state(storage, genesis)
-    state_from, constants = state.header.height, state.ledger.constants
+    state_from, chain_id = state.header.height, state.ledger.constants.chain_id
     previous = state if base == 1 else None
     known: Executed | None = previous
     proven = certificates = 0
     for stored in _list_blocks(storage, base, final.height):
-        block, block_hash = _check_link(stored, constants.chain_id, previous)
+        block, block_hash = _check_link(stored, chain_id, previous)
         if stored.certificate is not None:
-            _check_cert(stored, constants)
+            _check_cert(stored, (known or state).ledger)
             proven, certificates = stored.height, certificates + 1
         if block_hash == state.hash:
             known = state
@@ -174,12 +175,13 @@ def _check_link(stored: StoredBlock, chain: ChainId, previous: Executed | None) 
     return block, stored.hash
 
 
-def _check_cert(stored: StoredBlock, constants: Constants) -> None:
+def _check_cert(stored: StoredBlock, ledger: Ledger) -> None:
     try:
         cert = QUORUM_CERT_CODEC.decode(stored.certificate or b"")
         if cert.kind is not VoteKind.FINAL or cert.block_hash != stored.hash:
             raise _damage(stored.height, "its FinalCert is another block's")
-        check_quorum_cert(cert, constants.chain_id, stored.epoch, constants.validators, is_signature_valid)
+        validators = get_epoch_terms(ledger).validators
+        check_quorum_cert(cert, ledger.constants.chain_id, stored.epoch, validators, is_signature_valid)
     except InvalidMessage as error:
         raise _damage(stored.height, f"its FinalCert proves nothing: {error}") from error
 

@@ -25,6 +25,7 @@ from protocol.crypto import SigningKey
 from protocol.errors import InvalidMessage, InvalidTransaction, Refusal, Rejection
 from protocol.evidence import Evidence
 from protocol.ledger.draft import Ledger
+from protocol.ledger.epochs import find_validators
 from protocol.ledger.queries import get_account, get_conviction
 from protocol.ordering.events import Timer
 from protocol.ordering.messages import QuorumCert
@@ -122,8 +123,8 @@ class Postbox:
 
     def report(self, evidence: Evidence) -> None:
         """Tell the ledger who broke a voting rule, unless it knows (rule E4)."""
-        offender = self._final.constants.validators.members[evidence.signer].node
-        if get_conviction(self._final, offender) is None:
+        validators = find_validators(self._final, evidence.epoch)
+        if validators is not None and get_conviction(self._final, validators.members[evidence.signer].node) is None:
             self.offer_own(Report(self._key.public, evidence))
 
     def renew_onion(self, tip: Hash, renewal: int) -> None:

@@ -11,6 +11,7 @@ from protocol.jobs.agreement import Decision
 from protocol.jobs.capture import Capture, compute_capture
 from protocol.jobs.committee import Candidate, weight_of
 from protocol.jobs.settlement import Phase, SeatEnd, Settlement
+from protocol.ledger.epochs import get_epoch_terms
 from protocol.ledger.queries import JobView, SeatView, get_candidates, list_models, list_served_models
 from protocol.models import ModelCard
 from protocol.transactions import AgreementRule
@@ -173,7 +174,7 @@ def _list_candidates(snapshot: NodeSnapshot, height: Height, model: ModelId) -> 
 
 def _compute_share(snapshot: NodeSnapshot, candidates: tuple[Candidate, ...]) -> PartsPerMillion:
     """How much of all bonded stake serves the model: below a third of it a decision is by a thin set."""
-    total = snapshot.ledger.constants.validators.total_weight
+    total = get_epoch_terms(snapshot.ledger).validators.total_weight
     stake = sum(weight_of(candidate, AgreementRule.MAJORITY) for candidate in candidates)
     return min(1_000_000, stake * 1_000_000 // total)
 

@@ -24,8 +24,8 @@ class Params(Message, frozen=True):
     idle_interval_ms: Milliseconds  # an empty block this often without work, so that time and liveness are visible
     base_delay_ms: Annotated[int, Meta(ge=1)]  # D0 of rule R8
     max_delay_ms: Annotated[int, Meta(ge=1)]  # cap of rule R8
-    # Epochs and beacon (rules B, D, L9)
-    epoch_heights: Annotated[int, Meta(ge=8, le=2**20)]  # candidates are frozen this often
+    # Epochs and beacon (rules V, B, D, L9)
+    epoch_heights: Annotated[int, Meta(ge=8, le=2**20)]  # candidates are frozen and validators change this often
     beacon_max_blocks: Annotated[int, Meta(ge=1, le=256)]  # maturity at the latest after this many blocks
     onion_max_gap: Annotated[int, Meta(ge=1, le=65_536)]  # hashes one reveal may skip
     # Jobs (rules J)
@@ -53,7 +53,9 @@ class Params(Message, frozen=True):
     min_bond: Micro
     # Stake and evidence (rules U, E): a time is over when both its milliseconds and its heights are
     unbonding_ms: Milliseconds  # at least the evidence's age, so that nobody can leave before the proof comes
-    unbonding_heights: Annotated[int, Meta(ge=1, le=2**32)]
+    unbonding_heights: Annotated[
+        int, Meta(ge=1, le=2**32)
+    ]  # at least that age and two epochs, for which whoever leaves may still vote
     evidence_max_ms: Milliseconds  # how old an offence may be
     evidence_max_heights: Annotated[int, Meta(ge=1, le=2**32)]
     slash_window_ms: Milliseconds  # offences this close together count as one attack
@@ -116,7 +118,7 @@ MINIMAL: Final = replace(
     retention_epochs=1,
     suspension_ms=1_000,
     unbonding_ms=4_000,
-    unbonding_heights=40,
+    unbonding_heights=48,
     evidence_max_ms=3_200,
     evidence_max_heights=32,
     slash_window_ms=3_200,

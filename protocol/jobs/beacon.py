@@ -9,8 +9,8 @@ from hashlib import sha256
 from typing import Final
 
 from protocol.crypto import HashDomain, compute_hash
-from protocol.units import ChainId, Epoch, Hash, View
-from protocol.validators import ValidatorSet, compute_leader, compute_weight
+from protocol.units import ChainId, Epoch, Hash, NodeId, View
+from protocol.validators import ValidatorSet, compute_leader
 
 ONION_LENGTH: Final = (
     2**20
@@ -83,13 +83,16 @@ def compute_slots(
     return sum(compute_leader(validators, chain, epoch, seed, view) == leader_index for view in views)  # B1
 
 
-def is_mature(validators: ValidatorSet, leader_indexes: Sequence[int], max_blocks: int) -> bool:
-    """Whether the beacon after these blocks, led by these validators since the job's height, serves for its draw.
+def is_mature(validators: ValidatorSet, leaders: Sequence[NodeId], max_blocks: int) -> bool:
+    """Whether the beacon after these blocks, led by these nodes since the job's height, serves for its draw.
 
-    Ripe once the *distinct* leaders weigh more than a third, so that one of them is honest, or after `max_blocks` blocks.
+    Ripe once the *distinct* leaders weigh more than a third, so that one of them is honest, or after `max_blocks` blocks. Leaders
+    of the epoch before weigh what the newest block's set gives them: nothing where they have left it.
     """
-    if not leader_indexes:
+    if not leaders:
         return False
-    if len(leader_indexes) >= max_blocks:  # B5
+    if len(leaders) >= max_blocks:  # B5
         return True
-    return 3 * compute_weight(validators, set(leader_indexes)) > validators.total_weight  # B4
+    distinct = set(leaders)
+    weight = sum(member.weight for member in validators.members if member.node in distinct)
+    return 3 * weight > validators.total_weight  # B4

@@ -11,13 +11,12 @@ from types import MappingProxyType
 from typing import Final, TypeVar
 
 from protocol.codec import Codec, Message, encode
-from protocol.genesis import Genesis, compute_chain_id, compute_validator_set
+from protocol.genesis import Genesis, compute_chain_id
 from protocol.jobs.settlement import JOB_CODEC
 from protocol.ledger.entries import ACCOUNT_CODEC, CHAIN_CODEC, CHAIN_KEY, UNBONDING_CODEC, Chain, Kind
 from protocol.merkle import MerkleTree
 from protocol.params import Params
-from protocol.units import ChainId, Hash, Micro
-from protocol.validators import ValidatorSet, compute_validator_set_hash
+from protocol.units import ZERO_HASH, ChainId, Hash, Micro
 
 M = TypeVar("M", bound=Message)
 
@@ -30,9 +29,6 @@ class Constants:
 
     chain_id: ChainId
     params: Params
-    leader_seed: Hash
-    validators: ValidatorSet
-    valset_hash: Hash
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,15 +108,12 @@ class Draft:
 
 def compute_constants(genesis: Genesis) -> Constants:
     """The constants of the chain that starts from this genesis."""
-    validators = compute_validator_set(genesis)
-    return Constants(
-        compute_chain_id(genesis), genesis.params, genesis.seed, validators, compute_validator_set_hash(validators)
-    )
+    return Constants(compute_chain_id(genesis), genesis.params)
 
 
 def create_empty_ledger(constants: Constants) -> Ledger:
     """A ledger without entries: what the genesis' entries are written into."""
-    chain = Chain(0, 0, 0, 0, constants.leader_seed, (), 0, constants.leader_seed, 0, 0)
+    chain = Chain(0, 0, 0, ZERO_HASH, ZERO_HASH, (), 0, ZERO_HASH, 0, 0)
     nothing: Mapping[bytes, bytes] = MappingProxyType({})
     return Ledger(constants, chain, nothing, MappingProxyType({}), MerkleTree.build(()), nothing)
 

@@ -27,8 +27,9 @@ from protocol.units import (
     Uint,
     View,
 )
-from protocol.validators import MAX_VALIDATORS
+from protocol.validators import MAX_VALIDATORS, ValidatorSet
 
+MAX_LEADERS: Final = 256  # as many blocks as a beacon may take to ripen (params.beacon_max_blocks)
 MAX_NODE_MODELS: Final = 64  # what one node may serve: as in a genesis
 MAX_MODELS: Final = 4096
 MAX_MODEL_NODES: Final = MAX_SKIPPED  # who may be drawn for one model
@@ -52,6 +53,7 @@ class Kind(IntEnum):
     UNBONDING = 13
     MILESTONES = 14
     CONVICTION = 15
+    VALIDATORS = 16
 
 
 class Account(Message, frozen=True):
@@ -102,13 +104,11 @@ class Chain(Message, frozen=True):
     """What the next block continues from, and the two totals that conservation is judged against."""
 
     height: Height
-    epoch: Epoch
     view: View
     time_ms: Milliseconds
     beacon: Hash
-    leaders: Annotated[
-        tuple[Annotated[int, Meta(ge=0, lt=MAX_VALIDATORS)], ...], Meta(max_length=256)
-    ]  # of the last blocks, newest last
+    leader_seed: Hash  # of the next block's epoch
+    leaders: Annotated[tuple[NodeId, ...], Meta(max_length=MAX_LEADERS)]  # of the last blocks, newest last
     snapshot_height: Height  # of the candidates in force for the next block
     candidates_root: Hash
     minted: Micro
@@ -156,12 +156,13 @@ class Candidates(Message, frozen=True):
     candidates: Annotated[tuple[Candidate, ...], Meta(max_length=MAX_MODEL_NODES)]
 
 
+VALIDATORS_CODEC: Final = Codec[ValidatorSet](ValidatorSet, 64 + 48 * MAX_VALIDATORS)
 CARD_CODEC: Final = Codec[ModelCard](ModelCard, 1024)
 ACCOUNT_CODEC: Final = Codec[Account](Account, 64)
 UNBONDING_CODEC: Final = Codec[Unbonding](Unbonding, 32)
 MILESTONES_CODEC: Final = Codec[Milestones](Milestones, 4096)
 CONVICTION_CODEC: Final = Codec[Conviction](Conviction, 256)
-CHAIN_CODEC: Final = Codec[Chain](Chain, 2048)
+CHAIN_CODEC: Final = Codec[Chain](Chain, 256 + 34 * MAX_LEADERS)
 ONION_CODEC: Final = Codec[Onion](Onion, 128)
 SERVING_CODEC: Final = Codec[Serving](Serving, 16)
 NAMED_CODEC: Final = Codec[Named](Named, 64)
@@ -185,6 +186,11 @@ def unbonding_key(release_height: Height, node: NodeId) -> bytes:
 def conviction_key(node: NodeId) -> bytes:
     """Where it stands that a node broke a voting rule."""
     return bytes((Kind.CONVICTION,)) + node
+
+
+def validators_key(epoch: Epoch) -> bytes:
+    """Where the validator set is that is in force from an epoch on, until the next such key's."""
+    return bytes((Kind.VALIDATORS,)) + epoch.to_bytes(8, "big")
 
 
 def onion_key(node: NodeId) -> bytes:

@@ -24,12 +24,14 @@ from protocol.ledger.entries import (
     open_job_key,
     serve_key,
 )
+from protocol.ledger.epochs import forget_sets, get_epoch, get_validators, write_next_set
 from protocol.ledger.milestones import add_milestone
 from protocol.ledger.onions import Slots, move_onions, register_renewal
 from protocol.ledger.pay import compute_bond_at_risk, settle
 from protocol.ledger.snapshot import forget_snapshots, get_candidates, is_snapshot_height, take_snapshot
 from protocol.ledger.unbonding import release_unbonded, start_unbonding
 from protocol.models import compute_model_id
+from protocol.params import compute_boundary
 from protocol.transactions import (
     Bond,
     Commit,
@@ -55,10 +57,10 @@ class Turn:
     view: View
     time_ms: Milliseconds
     parent_hash: Hash
-    proposer: int
+    proposer: NodeId
     beacon_reveal: Hash
     beacon: Hash
-    slots: tuple[tuple[int, int], ...]  # (validator index, slots it had since the parent's view)
+    slots: tuple[tuple[NodeId, int], ...]  # (validator, slots it had since the parent's view)
 
 
 def apply_job_transaction(draft: Draft, turn: Turn, body: JobTransaction) -> None:
@@ -119,18 +121,21 @@ def step_jobs(draft: Draft, turn: Turn) -> None:
 
 
 def close_turn(draft: Draft, turn: Turn) -> Ledger:
-    """The ledger after the block: the proposer's fees, its onion, the snapshot where a period ends, the totals."""
-    constants, chain = draft.base.constants, draft.base.chain
-    params = constants.params
-    credit(draft, constants.validators.members[turn.proposer].node, draft.fees)  # M2
+    """The ledger after the block: the proposer's fees, its onion, what an epoch's end brings, the totals."""
+    chain, params = draft.base.chain, draft.base.constants.params
+    credit(draft, turn.proposer, draft.fees)  # M2
     release_unbonded(draft, turn.height, turn.time_ms)  # U3
     add_milestone(draft, Milestone(turn.height, turn.view, turn.time_ms))  # E3
     move_onions(draft, Slots(turn.proposer, turn.beacon_reveal, turn.slots), turn.height)
+    forget_sets(draft, turn.height, turn.time_ms)
     snapshot_height, root = chain.snapshot_height, chain.candidates_root
     if is_snapshot_height(params, turn.height):  # L9
         _forget_closed_jobs(draft, turn.height - params.retention_epochs * params.epoch_heights)
         snapshot_height, root = turn.height, take_snapshot(draft, params, turn.height, turn.time_ms)
         forget_snapshots(draft)
+    is_boundary = turn.height == compute_boundary(params, get_epoch(draft.base))
+    if is_boundary:
+        write_next_set(draft, get_epoch(draft.base))
     return draft.seal(
         replace(
             chain,
@@ -138,6 +143,7 @@ def close_turn(draft: Draft, turn: Turn) -> Ledger:
             view=turn.view,
             time_ms=turn.time_ms,
             beacon=turn.beacon,
+            leader_seed=turn.beacon if is_boundary else chain.leader_seed,  # V2
             leaders=(*chain.leaders, turn.proposer)[-params.beacon_max_blocks :],
             snapshot_height=snapshot_height,
             candidates_root=root,
@@ -168,10 +174,9 @@ def _step_job(draft: Draft, turn: Turn, job: Job) -> None:
 
 
 def _is_beacon_mature(draft: Draft, turn: Turn, job: Job) -> bool:
-    constants = draft.base.constants
-    most = constants.params.beacon_max_blocks
+    most = draft.base.constants.params.beacon_max_blocks
     leaders = (*draft.base.chain.leaders, turn.proposer)[-(turn.height - job.submit_height) :]
-    return is_mature(constants.validators, leaders, most)  # J3
+    return is_mature(get_validators(draft, get_epoch(draft.base)), leaders, most)  # J3
 
 
 def _draw(draft: Draft, turn: Turn, job: Job) -> Job:

@@ -1,4 +1,4 @@
-"""How long ago a view was (rule E3): evidence names views, the limits of its age are in milliseconds and heights.
+"""How long ago a view was (rule E3): evidence names epoch and view, the limits of its age are in milliseconds and heights.
 
 A few blocks are remembered, as many as an age needs to be told to a sixteenth. An offence counts from the first remembered block
 that is not before its view: never older than it is, so nobody escapes by the rounding.
@@ -8,8 +8,8 @@ from typing import Final
 
 from protocol.ledger.draft import Draft
 from protocol.ledger.entries import MILESTONES_CODEC, MILESTONES_KEY, Milestone, Milestones
-from protocol.params import Params
-from protocol.units import Height, Milliseconds, View
+from protocol.params import Params, compute_epoch
+from protocol.units import Epoch, Height, Milliseconds, View
 
 PARTS: Final = 16
 
@@ -30,9 +30,14 @@ def add_milestone(draft: Draft, block: Milestone) -> None:
     draft.put(MILESTONES_KEY, Milestones((*kept, block)))
 
 
-def find_milestone(draft: Draft, view: View) -> Milestone | None:
-    """The first remembered block that is not before this view; None where the view is after all of them."""
-    return next((milestone for milestone in _get(draft) if milestone.view >= view), None)
+def find_milestone(draft: Draft, epoch: Epoch, view: View) -> Milestone | None:
+    """The first remembered block that is not before this view of this epoch; None where the view is after all of them.
+
+    An epoch's views may go on beyond its boundary's, while the next epoch counts on from there: epochs order them.
+    """
+    params = draft.base.constants.params
+    found = (each for each in _get(draft) if (compute_epoch(params, each.height), each.view) >= (epoch, view))
+    return next(found, None)
 
 
 def is_too_old(params: Params, milestone: Milestone, height: Height, time_ms: Milliseconds) -> bool:

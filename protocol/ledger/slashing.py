@@ -13,6 +13,7 @@ from protocol.evidence import Evidence, check_evidence
 from protocol.ledger.accounts import credit, get_account, take_bond
 from protocol.ledger.draft import Draft
 from protocol.ledger.entries import CONVICTION_CODEC, Conviction, Kind, conviction_key
+from protocol.ledger.epochs import find_validators, get_epoch
 from protocol.ledger.milestones import find_milestone, is_too_old
 from protocol.ledger.unbonding import sum_unbonding, take_unbonding
 from protocol.params import Params
@@ -110,21 +111,27 @@ def _is_in_window(params: Params, conviction: Conviction, height: Height, time_m
 
 def _check_age(draft: Draft, evidence: Evidence, height: Height, time_ms: Milliseconds) -> None:
     params = draft.base.constants.params
-    milestone = find_milestone(draft, evidence.view)
+    milestone = find_milestone(draft, evidence.epoch, evidence.view)
     if milestone is not None and is_too_old(params, milestone, height, time_ms):  # E3
         raise InvalidTransaction(
             Rejection.EXPIRED,
-            f"evidence: view {evidence.view} was {height - milestone.height} heights and {time_ms - milestone.time_ms} ms ago or longer, more than the {params.evidence_max_heights} and {params.evidence_max_ms} within which an offence is punished",
+            f"evidence: view {evidence.view} of epoch {evidence.epoch} was {height - milestone.height} heights and {time_ms - milestone.time_ms} ms ago or longer, more than the {params.evidence_max_heights} and {params.evidence_max_ms} within which an offence is punished",
         )
 
 
 def _get_table(draft: Draft, epoch: Epoch) -> ValidatorSet:
-    """The validator table of an epoch; there is one epoch, the genesis' (L7)."""
-    if epoch != draft.base.chain.epoch:  # E2
+    """The validator table of an epoch whose offences count. Raises: InvalidTransaction."""
+    now = get_epoch(draft.base)
+    if epoch > now:  # E2
         raise InvalidTransaction(
-            Rejection.OUT_OF_RANGE, f"evidence: expected epoch {draft.base.chain.epoch}, got {epoch}"
+            Rejection.OUT_OF_RANGE, f"evidence: expected an epoch up to the present {now}, got {epoch}"
         )
-    return draft.base.constants.validators
+    validators = find_validators(draft, epoch)
+    if validators is None:  # E3
+        raise InvalidTransaction(
+            Rejection.EXPIRED, f"evidence: epoch {epoch} was so long ago that its offences are no longer punished"
+        )
+    return validators
 
 
 def _get_conviction(draft: Draft, node: NodeId) -> Conviction:

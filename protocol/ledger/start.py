@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from protocol.errors import InvalidGenesis, InvalidTransaction, Rejection
-from protocol.genesis import Genesis
+from protocol.genesis import Genesis, compute_validator_set
 from protocol.ledger.admission import check_card
 from protocol.ledger.draft import Draft, Ledger, compute_constants, create_empty_ledger
 from protocol.ledger.entries import (
@@ -20,6 +20,7 @@ from protocol.ledger.entries import (
     onion_key,
     serve_key,
 )
+from protocol.ledger.epochs import write_first_set
 from protocol.ledger.milestones import add_milestone
 from protocol.ledger.snapshot import take_snapshot
 from protocol.models import compute_model_id
@@ -48,10 +49,11 @@ def start_ledger(genesis: Genesis) -> Ledger:
         draft.put(onion_key(entry.node), Onion(entry.onion_tip, 0, 0, 0, None))
         for model in entry.serves:
             draft.put(serve_key(model, entry.node), Serving(0))
+    write_first_set(draft, compute_validator_set(genesis))
     add_milestone(draft, Milestone(0, 0, genesis.time_ms))
     root = take_snapshot(draft, genesis.params, 0, genesis.time_ms)
     minted = sum(owned.values()) + sum(staked.values())
-    return draft.seal(Chain(0, 0, 0, genesis.time_ms, genesis.seed, (), 0, root, minted, 0))
+    return draft.seal(Chain(0, 0, genesis.time_ms, genesis.seed, genesis.seed, (), 0, root, minted, 0))
 
 
 def check_genesis(genesis: Genesis) -> None:
@@ -96,6 +98,10 @@ def _check_params(params: Params) -> None:
         (
             params.unbonding_ms < params.evidence_max_ms or params.unbonding_heights < params.evidence_max_heights,
             f"unbonding ({params.unbonding_ms} ms, {params.unbonding_heights} heights) is shorter than the age of evidence ({params.evidence_max_ms} ms, {params.evidence_max_heights} heights): who broke a rule could leave before the proof comes",
+        ),
+        (
+            params.unbonding_heights < 2 * params.epoch_heights + params.evidence_max_heights,
+            f"unbonding_heights {params.unbonding_heights} is less than two epochs of {params.epoch_heights} and evidence_max_heights {params.evidence_max_heights}: who leaves votes for up to two epochs, and its stake must be there when the proof comes",
         ),
         (
             params.min_window_ms > params.max_window_ms,

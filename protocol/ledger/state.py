@@ -26,6 +26,7 @@ from protocol.ledger.admission import check_account_transaction
 from protocol.ledger.body import BodyDraft, check_body_size, execute_body, sort_into_lanes
 from protocol.ledger.draft import Draft, Ledger, list_keys
 from protocol.ledger.entries import ONION_CODEC, Kind, onion_key
+from protocol.ledger.epochs import EpochTerms, get_epoch, get_epoch_terms, get_leader_seed, get_validators
 from protocol.ledger.execution import (
     Turn,
     apply_job_transaction,
@@ -41,7 +42,7 @@ from protocol.transactions import (
     SignedTransaction,
 )
 from protocol.units import ZERO_HASH, Epoch, Hash, Milliseconds, View
-from protocol.validators import compute_leader
+from protocol.validators import compute_leader, compute_validator_set_hash, index_of
 
 MAX_SKIPPED_VIEWS: Final = 2**20  # as long as an onion: nobody could reveal behind a longer gap
 
@@ -99,19 +100,19 @@ def create_genesis(genesis: Genesis) -> tuple[Ledger, Header]:
     Raises: InvalidGenesis.
     """
     ledger = start_ledger(genesis)
-    constants = ledger.constants
+    valset_hash = compute_validator_set_hash(get_validators(ledger, 0))
     header = Header(
-        chain_id=constants.chain_id,
+        chain_id=ledger.constants.chain_id,
         epoch=0,
-        leader_seed=constants.leader_seed,
+        leader_seed=genesis.seed,
         view=0,
         height=0,
         parent_view=0,
         parent_hash=ZERO_HASH,
         tx_root=compute_transactions_root(()),
         state_root=ledger.state_root,
-        valset_hash=constants.valset_hash,
-        next_valset_hash=constants.valset_hash,
+        valset_hash=valset_hash,
+        next_valset_hash=valset_hash,
         candidates_root=ledger.chain.candidates_root,
         beacon_reveal=ZERO_HASH,
         beacon=genesis.seed,
@@ -125,14 +126,20 @@ def build_block(
 ) -> BuiltBlock:
     """PrepareProposal: a block of what is includable. `verified`: encoded transactions whose signatures are known to be good.
 
-    Raises: InvalidBlock where the context itself allows no block (wrong leader, wrong reveal).
+    Raises: InvalidBlock where the context itself allows no block (wrong epoch, wrong leader, wrong reveal).
     """
+    terms = get_epoch_terms(ledger)
+    if context.epoch != terms.epoch:
+        raise InvalidBlock(
+            Rejection.BAD_PARENT,
+            f"the next block is of epoch {terms.epoch}, not of {context.epoch}: there it cannot be",
+        )
     time_ms = max(context.time_ms, parent.time_ms + ledger.constants.params.pace_ms)
     turn = _start_turn(ledger, parent, context.view, time_ms, context.beacon_reveal)
-    if context.proposer != turn.proposer:
+    if context.proposer != index_of(terms.validators, turn.proposer):
         raise InvalidBlock(
             Rejection.NOT_LEADER,
-            f"validator {context.proposer} is not the leader of view {context.view}: that is {turn.proposer}",
+            f"validator {context.proposer} is not the leader of view {context.view}: that is {index_of(terms.validators, turn.proposer)}",
         )
     draft = Draft(ledger)
     lanes = sort_into_lanes(ledger, context.candidates, verified)
@@ -197,9 +204,10 @@ def has_work(ledger: Ledger, now_ms: Milliseconds) -> Work:
 
 def get_onion_gap(ledger: Ledger, parent: Header, view: View) -> tuple[int, int, Hash]:
     """(index of the leader of `view`, how many layers lie between its next reveal and its stored tip, that tip)."""
-    leader = _get_leader(ledger, view)
-    onion = ONION_CODEC.decode(ledger.entries[onion_key(ledger.constants.validators.members[leader].node)])
-    gap = onion.slots - onion.tip_slot + _count_slots(ledger, parent.view, view)[leader]
+    terms = get_epoch_terms(ledger)
+    leader = _compute_leader(ledger, terms, view)
+    onion = ONION_CODEC.decode(ledger.entries[onion_key(terms.validators.members[leader].node)])
+    gap = onion.slots - onion.tip_slot + _count_slots(ledger, terms, parent.view, view)[leader]
     return leader, gap, onion.tip
 
 
@@ -220,53 +228,55 @@ def _start_turn(ledger: Ledger, parent: Header, view: View, time_ms: Millisecond
             Rejection.BAD_TIME,
             f"time {time_ms} must be {least_ms} (the parent's plus {params.pace_ms} ms) to {MAX_TIME_MS}",
         )
-    proposer, gap, tip = get_onion_gap(ledger, parent, view)
+    leader, gap, tip = get_onion_gap(ledger, parent, view)
     if not is_reveal_valid(tip, reveal, gap, params.onion_max_gap):  # L4
         raise InvalidBlock(
             Rejection.BAD_BEACON,
-            f"the reveal of validator {proposer} for view {view} is not {gap} layers (at most {params.onion_max_gap}) inside its tip {tip.hex()[:12]}",
+            f"the reveal of validator {leader} for view {view} is not {gap} layers (at most {params.onion_max_gap}) inside its tip {tip.hex()[:12]}",
         )
+    terms = get_epoch_terms(ledger)
+    members, slots = terms.validators.members, _count_slots(ledger, terms, parent.view, view)
     return Turn(
         height=parent.height + 1,
         view=view,
         time_ms=time_ms,
         parent_hash=compute_header_hash(parent),
-        proposer=proposer,
+        proposer=members[leader].node,
         beacon_reveal=reveal,
         beacon=compute_beacon(parent.beacon, reveal),
-        slots=tuple(sorted(_count_slots(ledger, parent.view, view).items())),
+        slots=tuple((members[index].node, count) for index, count in sorted(slots.items())),
     )
 
 
-def _get_leader(ledger: Ledger, view: View) -> int:
-    constants = ledger.constants
-    return compute_leader(constants.validators, constants.chain_id, ledger.chain.epoch, constants.leader_seed, view)
+def _compute_leader(ledger: Ledger, terms: EpochTerms, view: View) -> int:
+    return compute_leader(terms.validators, ledger.constants.chain_id, terms.epoch, terms.seed, view)
 
 
-def _count_slots(ledger: Ledger, after: View, to: View) -> Counter[int]:
-    return Counter(_get_leader(ledger, view) for view in range(after + 1, to + 1))
+def _count_slots(ledger: Ledger, terms: EpochTerms, after: View, to: View) -> Counter[int]:
+    """An epoch's views go on from its start's, so a view beyond the boundary of the epoch before is nobody's slot there."""
+    return Counter(_compute_leader(ledger, terms, view) for view in range(after + 1, to + 1))
 
 
 def _next_turn(ledger: Ledger) -> Turn:
     """The turn that job transactions are admitted for: they depend on its height alone."""
     chain = ledger.chain
-    return Turn(chain.height + 1, chain.view + 1, chain.time_ms, ZERO_HASH, 0, ZERO_HASH, chain.beacon, ())
+    return Turn(chain.height + 1, chain.view + 1, chain.time_ms, ZERO_HASH, ZERO_HASH, ZERO_HASH, chain.beacon, ())
 
 
 def _make_header(ledger: Ledger, parent: Header, turn: Turn, body: tuple[bytes, ...], state_root: Hash) -> Header:
-    constants = ledger.constants
+    epoch = get_epoch(ledger)
     return Header(
-        chain_id=constants.chain_id,
-        epoch=ledger.chain.epoch,
-        leader_seed=constants.leader_seed,
+        chain_id=ledger.constants.chain_id,
+        epoch=epoch,
+        leader_seed=get_leader_seed(ledger),
         view=turn.view,
         height=turn.height,
         parent_view=parent.view,
         parent_hash=turn.parent_hash,
         tx_root=compute_transactions_root(body),
         state_root=state_root,
-        valset_hash=constants.valset_hash,
-        next_valset_hash=constants.valset_hash,  # L7: the set is fixed
+        valset_hash=compute_validator_set_hash(get_validators(ledger, epoch)),  # L7
+        next_valset_hash=compute_validator_set_hash(get_validators(ledger, epoch + 1)),
         candidates_root=ledger.chain.candidates_root,
         beacon_reveal=turn.beacon_reveal,
         beacon=turn.beacon,

@@ -10,7 +10,6 @@ from protocol.ledger.draft import Draft
 from protocol.ledger.entries import UNBONDING_CODEC, Kind, Unbonding, account_key, unbonding_key
 from protocol.transactions import Unbond
 from protocol.units import Height, Micro, Milliseconds, NodeId
-from protocol.validators import index_of
 
 MAX_NODE_UNBONDINGS: Final = 16  # at a time: entries cost every node memory, whatever their amount
 
@@ -28,7 +27,7 @@ def check_unbond(draft: Draft, body: Unbond, height: Height) -> None:
             Rejection.BUSY,
             f"open jobs hold {account.locked} of the {account.bonded} micro-units that {name} has bonded: take back at most {compute_free_bond(account)}, or wait until they have settled",
         )
-    _check_rest(draft, body, account.bonded - body.amount)
+    _check_rest(draft, account.bonded - body.amount)
     key = unbonding_key(height + draft.base.constants.params.unbonding_heights, body.sender)
     waiting = len(list_unbonding_keys(draft, body.sender))
     if waiting >= MAX_NODE_UNBONDINGS and not draft.has(key):
@@ -37,18 +36,12 @@ def check_unbond(draft: Draft, body: Unbond, height: Height) -> None:
         )
 
 
-def _check_rest(draft: Draft, body: Unbond, rest: Micro) -> None:
-    constants = draft.base.constants
-    if 0 < rest < constants.params.min_bond:
+def _check_rest(draft: Draft, rest: Micro) -> None:
+    least = draft.base.constants.params.min_bond
+    if 0 < rest < least:
         raise InvalidTransaction(
             Rejection.NOT_BONDED,
-            f"{rest} micro-units would stay bonded, the least bond is {constants.params.min_bond}: take back less, or everything",
-        )
-    index = index_of(constants.validators, body.sender)
-    if index is not None and rest < constants.validators.members[index].weight:
-        raise InvalidTransaction(
-            Rejection.NOT_BONDED,
-            f"{body.sender.hex()[:12]} votes with a weight of {constants.validators.members[index].weight} micro-units, but {rest} would stay bonded: what votes stays at stake",
+            f"{rest} micro-units would stay bonded, the least bond is {least}: take back less, or everything",
         )
 
 

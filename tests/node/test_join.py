@@ -28,6 +28,7 @@ from node.wire import (
 )
 from protocol.codec import encode
 from protocol.errors import InvalidMessage
+from protocol.ledger.epochs import get_epoch_terms
 from protocol.params import MINIMAL
 from tests.node.harness import World, open_world
 from tests.protocol.builders import make_genesis, make_request
@@ -86,7 +87,7 @@ def make_newcomer(world: World) -> LiveNode:
 
 def find_first_asked(world: World) -> LiveNode:
     """The running validator that comes first in the table."""
-    order = [member.node for member in world.nodes[0].ledger.constants.validators.members]
+    order = [member.node for member in get_epoch_terms(world.nodes[0].ledger).validators.members]
     return min(world.nodes[:-1], key=lambda node: order.index(node.id))
 
 

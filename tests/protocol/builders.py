@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -20,26 +21,31 @@ from protocol.genesis import Genesis, GenesisAccount, GenesisValidator
 from protocol.jobs.beacon import Onion
 from protocol.jobs.settlement import Phase, Settlement
 from protocol.ledger.draft import Ledger
+from protocol.ledger.epochs import get_epoch, get_validators
 from protocol.ledger.queries import JobView, get_account, get_job, get_onion, list_duties
 from protocol.ledger.state import BuildContext, BuiltBlock, build_block, check_block, create_genesis, get_onion_gap
 from protocol.models import ModelCard, compute_model_id, greedy
 from protocol.params import MINIMAL, UNIT, Params
 from protocol.transactions import (
     AgreementRule,
+    Bond,
     Commit,
     JobRequest,
+    RenewOnion,
     Reveal,
     RevealPayload,
     SignedTransaction,
     Submit,
     Transaction,
     Transfer,
+    Unbond,
     author_of,
     compute_commitment,
     compute_transaction_id,
     sign_transaction,
 )
 from protocol.units import ZERO_HASH, Hash, JobId, NodeId
+from protocol.validators import ValidatorSet
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,6 +65,7 @@ def make_key(name: str) -> SigningKey:
     return SigningKey(make_hash(f"key {name}"))
 
 
+@cache
 def make_onion(name: str, layers: int = ONION_LAYERS) -> Onion:
     """The onion that belongs to a name."""
     return Onion(make_hash(f"onion {name}"), layers, 64)
@@ -155,7 +162,6 @@ class TestChain:
     names: dict[NodeId, str]
     ledger: Ledger
     header: Header
-    onions: dict[int, Onion]
     blocks: list[Block] = field(default_factory=list)
 
     # --- blocks
@@ -165,16 +171,20 @@ class TestChain:
         view = self.header.view + 1 + skip
         proposer, gap, tip = get_onion_gap(self.ledger, self.header, view)
         onion = self.get_onion(proposer)
-        return BuildContext(
-            0, view, proposer, self.header.time_ms + after_ms, _find_reveal(onion, tip, gap), candidates
-        )
+        time_ms, reveal = self.header.time_ms + after_ms, _find_reveal(onion, tip, gap)
+        return BuildContext(get_epoch(self.ledger), view, proposer, time_ms, reveal, candidates)
+
+    @property
+    def validators(self) -> ValidatorSet:
+        """Who votes on the next block."""
+        return get_validators(self.ledger, get_epoch(self.ledger))
 
     def get_onion(self, proposer: int) -> Onion:
         """The onion that a validator reveals now."""
-        name = self.names[self.genesis.validators[proposer].node]
-        stored = get_onion(self.ledger, make_key(name).public)
+        node = self.validators.members[proposer].node
+        stored = get_onion(self.ledger, node)
         assert stored is not None
-        return make_onion(f"{name} {stored.renewals}") if stored.renewals else self.onions[proposer]
+        return make_onion(f"{self.names[node]} {stored.renewals}" if stored.renewals else self.names[node])
 
     def build(self, candidates: Sequence[bytes] = (), *, after_ms: int = 50, skip: int = 0) -> BuiltBlock:
         """The next block, not taken."""
@@ -216,6 +226,22 @@ class TestChain:
             make_key(sender).public, nonce or self.next_nonce(sender), FOREVER, make_key(recipient).public, amount
         )
         return self.sign(sender, body)
+
+    def bond(self, name: str, amount: int) -> SignedTransaction:
+        """A signed Bond."""
+        return self.sign(name, Bond(make_key(name).public, self.next_nonce(name), FOREVER, amount))
+
+    def unbond(self, name: str, amount: int) -> SignedTransaction:
+        """A signed Unbond."""
+        return self.sign(name, Unbond(make_key(name).public, self.next_nonce(name), FOREVER, amount))
+
+    def renew(self, name: str) -> SignedTransaction:
+        """A signed RenewOnion of a node's next onion."""
+        node = make_key(name).public
+        stored = get_onion(self.ledger, node)
+        renewal = 1 if stored is None else stored.renewals + 1
+        tip = make_onion(f"{name} {renewal}").tip
+        return self.sign(name, RenewOnion(node, self.next_nonce(name), FOREVER, tip, renewal))
 
     def ask(self, request: JobRequest | None = None, *, sender: str = "asker") -> SignedTransaction:
         """A signed Submit."""
@@ -292,7 +318,7 @@ class TestChain:
 
     def fork(self) -> TestChain:
         """Another chain on the same tip."""
-        return TestChain(self.genesis, self.names, self.ledger, self.header, self.onions, list(self.blocks))
+        return TestChain(self.genesis, self.names, self.ledger, self.header, list(self.blocks))
 
 
 def describe(signed: SignedTransaction) -> str:
@@ -312,8 +338,7 @@ def start_chain(
     genesis = genesis or make_genesis()
     ledger, header = create_genesis(genesis)
     by_node = {make_key(name).public: name for name in names}
-    onions = {index: make_onion(by_node[entry.node]) for index, entry in enumerate(genesis.validators)}
-    return TestChain(genesis, by_node, ledger, header, onions)
+    return TestChain(genesis, by_node, ledger, header)
 
 
 def _find_reveal(onion: Onion, tip: Hash, gap: int) -> Hash:

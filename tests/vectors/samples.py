@@ -332,7 +332,9 @@ def _list_state() -> Iterator[Sample]:
         EvidenceKind.TWO_NOTAR, 0, 300, 201, 1_800_000_000_050, MEMBER, 100_000, 5_000_000, 1_500_000
     )
     yield Sample("Conviction", entries.CONVICTION_CODEC, conviction)
-    chain = entries.Chain(200, 0, 300, 1_800_000_000_000, fill("b"), (0, 2, 1), 192, fill("C"), 10**12, 7_500)
+    chain = entries.Chain(
+        200, 300, 1_800_000_000_000, fill("b"), fill("s"), (MEMBER, fill("v")), 192, fill("C"), 10**12, 7_500
+    )
     yield Sample("Chain", entries.CHAIN_CODEC, chain)
     yield Sample("Onion", entries.ONION_CODEC, entries.Onion(fill("o"), 12, 11, 1, entries.NextOnion(fill("n"), 512)))
     yield _plain(entries.NextOnion(fill("n"), 512))

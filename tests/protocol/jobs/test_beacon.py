@@ -58,25 +58,36 @@ def test_slots_count_every_view_that_a_validator_leads_skipped_or_not() -> None:
     assert compute_slots(SKEWED, CHAIN, 0, SEED, leaders[0], 1, 1) == 0
 
 
+def is_ripe(table: ValidatorSet, indexes: list[int]) -> bool:
+    return is_mature(table, [bytes((index,)) * 32 for index in indexes], 16)
+
+
 def test_a_beacon_ripens_when_distinct_leaders_weigh_more_than_a_third() -> None:  # B4
-    assert not is_mature(EQUAL, [], 16)
-    assert not is_mature(EQUAL, [2], 16)
-    assert not is_mature(EQUAL, [2, 2, 2], 16)
-    assert is_mature(EQUAL, [2, 2, 3], 16)
-    assert is_mature(SKEWED, [0], 16)
-    assert not is_mature(SKEWED, [1], 16)
-    assert is_mature(SKEWED, [1, 2], 16)
+    assert not is_ripe(EQUAL, [])
+    assert not is_ripe(EQUAL, [2])
+    assert not is_ripe(EQUAL, [2, 2, 2])
+    assert is_ripe(EQUAL, [2, 2, 3])
+    assert is_ripe(SKEWED, [0])
+    assert not is_ripe(SKEWED, [1])
+    assert is_ripe(SKEWED, [1, 2])
 
 
 def test_exactly_a_third_is_not_enough() -> None:  # B4
     thirds = ValidatorSet(tuple(Validator(bytes((index,)) * 32, 7) for index in range(3)))
-    assert not is_mature(thirds, [0], 16)
-    assert is_mature(thirds, [0, 1], 16)
+    assert not is_ripe(thirds, [0])
+    assert is_ripe(thirds, [0, 1])
+
+
+def test_a_leader_that_left_the_set_weighs_nothing() -> None:  # B4
+    assert is_ripe(EQUAL, [0, 1])
+    assert not is_ripe(EQUAL, [0, 9])
+    assert is_ripe(EQUAL, [9, 0, 8, 1])
+    assert is_ripe(EQUAL, [9] * 16)
 
 
 def test_a_beacon_ripens_at_the_last_block_whoever_led() -> None:  # B5
-    assert not is_mature(EQUAL, [4] * 15, 16)
-    assert is_mature(EQUAL, [4] * 16, 16)
+    assert not is_ripe(EQUAL, [4] * 15)
+    assert is_ripe(EQUAL, [4] * 16)
 
 
 @pytest.mark.parametrize("size, expected", [(5, 2.3), (16, 7.3)])
@@ -85,7 +96,7 @@ def test_ripening_takes_as_long_as_published(size: int, expected: float) -> None
     blocks = []
     for start in range(0, 8000, 20):
         leaders: list[int] = []
-        while not is_mature(table, leaders, 16):
+        while not is_ripe(table, leaders):
             leaders.append(compute_leader(table, CHAIN, 0, SEED, start + len(leaders)))
         blocks.append(len(leaders))
     assert sum(blocks) / len(blocks) == pytest.approx(expected, rel=0.06)

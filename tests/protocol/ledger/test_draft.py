@@ -16,12 +16,14 @@ from protocol.jobs.life import list_bonded_nodes
 from protocol.jobs.settlement import JOB_CODEC, Phase
 from protocol.ledger.draft import Draft, Ledger, changed_entries, ledger_from_entries, list_keys
 from protocol.ledger.entries import ACCOUNT_CODEC, CHAIN_CODEC, CHAIN_KEY, UNBONDING_CODEC, Account, Kind, account_key
+from protocol.ledger.epochs import get_validators
 from protocol.ledger.pay import compute_bond_at_risk
 from protocol.ledger.queries import RevealDuty, get_account, list_duties, list_jobs
 from protocol.ledger.state import check_transaction
 from protocol.merkle import MerkleTree
 from protocol.params import MINIMAL
-from protocol.transactions import Bond, SignedTransaction, Transaction, Unbond, Withdraw
+from protocol.transactions import SignedTransaction, Transaction, Withdraw
+from protocol.validators import index_of
 from tests.protocol.builders import (
     ABSTENTION,
     FOREVER,
@@ -55,7 +57,7 @@ class Happening:
 happenings = st.builds(
     Happening,
     kind=st.sampled_from(
-        ["act", "act", "act", "act", "wait", "ask", "ask", "transfer", "bond", "unbond", "withdraw", "report"]
+        ["act", "act", "act", "act", "wait", "ask", "ask", "transfer", "bond", "unbond", "withdraw", "report", "renew"]
     ),
     who=st.integers(0, len(NAMES) - 1),
     amount=st.sampled_from([0, 1, 7, 10_001, 33_333, 10**7, 10**9]),
@@ -74,13 +76,18 @@ def list_wanted(chain: TestChain, chance: Happening) -> list[SignedTransaction]:
         case "transfer":
             return [chain.transfer(name, other, chance.amount)]
         case "bond":
-            return [chain.sign(name, Bond(node, chain.next_nonce(name), FOREVER, chance.amount))]
+            return [chain.bond(name, chance.amount)]
         case "unbond":
-            return [chain.sign(name, Unbond(node, chain.next_nonce(name), FOREVER, chance.amount))]
+            return [chain.unbond(name, chance.amount)]
         case "withdraw":
             return [chain.sign(name, Withdraw(node, chain.next_nonce(name), FOREVER, make_request().model))]
         case "report":
-            return [report(chain, other, convict(chain, f"v{chance.who % 5}", EvidenceKind(1 + chance.saying)))]
+            offender = f"v{chance.who % 5}"
+            if index_of(get_validators(chain.ledger, chain.header.epoch), make_key(offender).public) is None:
+                return []
+            return [report(chain, other, convict(chain, offender, EvidenceKind(1 + chance.saying)))]
+        case "renew":
+            return [chain.renew(name)]
         case "ask":
             return [chain.ask(make_request(seats=(1, 3, 5)[chance.saying % 3], fee=chance.amount + 5_000), sender=name)]
         case "act":

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from protocol.ledger.draft import Draft
 from protocol.ledger.entries import MILESTONES_CODEC, MILESTONES_KEY, Milestone
 from protocol.ledger.milestones import PARTS, add_milestone, find_milestone, is_too_old
-from protocol.params import MINIMAL
+from protocol.params import MINIMAL, compute_epoch
 from tests.protocol.builders import START_MS, make_genesis, start_chain
 
 GENESIS = make_genesis()
@@ -29,7 +29,7 @@ def test_no_offence_is_held_too_old_that_is_not_and_few_blocks_are_remembered(wa
         assert list(kept.milestones) == sorted(kept.milestones, key=lambda milestone: milestone.height)
     newest = blocks[-1]
     for before, block in pairwise(blocks):  # an offence in a view of this block, or one it skipped
-        found = find_milestone(draft, before.view + 1)
+        found = find_milestone(draft, compute_epoch(MINIMAL, block.height), before.view + 1)
         if found is None:
             continue
         assert found.height >= block.height or is_too_old(MINIMAL, block, newest.height, newest.time_ms)
@@ -38,4 +38,4 @@ def test_no_offence_is_held_too_old_that_is_not_and_few_blocks_are_remembered(wa
 
 
 def test_a_view_after_all_remembered_blocks_is_not_old() -> None:
-    assert find_milestone(Draft(start_chain(GENESIS).ledger), 1) is None
+    assert find_milestone(Draft(start_chain(GENESIS).ledger), 0, 1) is None

@@ -1,4 +1,4 @@
-"""Renewed onions: registered once at a time, in force a whole period later, revealed from their first layer on (B6, B7)."""
+"""Renewed onions: registered once at a time, in force a whole epoch later, revealed from their first layer on (B6, B7)."""
 
 import pytest
 
@@ -60,10 +60,10 @@ def test_each_renewal_is_registered_once_and_in_its_turn() -> None:
     assert get_onion(chain.ledger, make_key("v0").public).next == NextOnion(make_hash("first"), 2 * PERIOD)
 
 
-def test_only_validators_that_kept_the_rules_renew() -> None:
+def test_only_who_has_a_bond_and_kept_the_rules_renews() -> None:
     chain = start_chain()
     chain.step()
-    assert refuse(chain, renew(chain, "asker", make_hash("tip"))).reason is Rejection.UNKNOWN_SIGNER
+    assert refuse(chain, renew(chain, "asker", make_hash("tip"))).reason is Rejection.NOT_BONDED
     chain.step(report(chain, "asker", convict(chain, "v0")))
     assert refuse(chain, renew(chain, "v0", make_hash("tip"))).reason is Rejection.CONVICTED
     assert get_onion(chain.ledger, make_key("asker").public) is None

@@ -188,15 +188,16 @@ def test_a_twentieth_goes_to_the_reporter_and_the_rest_is_burned() -> None:
     assert get_account(chain.ledger, make_key("stranger").public).balance == 90 * UNIT // 20
 
 
-@pytest.mark.parametrize("late, parts", [(0, (60, 60)), (1, (30, 30))])
-def test_offences_count_together_until_the_window_is_over(late: int, parts: tuple[int, int]) -> None:
+@pytest.mark.parametrize("late, parts_ppm", [(0, (633_333, 633_333)), (1, (300_000, 333_333))])
+def test_offences_count_together_until_the_window_is_over(late: int, parts_ppm: tuple[int, int]) -> None:
+    """By then nine vote, and the second offender's share is a ninth."""
     chain = start_ten()
     chain.step(report(chain, "asker", convict(chain, "v0")))
     start_ms = chain.header.time_ms
     chain.run(WINDOW[0] - 1 + late)
     proof = report(chain, "asker", convict(chain, "v1"))
     chain.step(proof, after_ms=max(50, WINDOW[1] - (chain.header.time_ms - start_ms) + late))
-    assert (slashed(chain, "v0"), slashed(chain, "v1")) == tuple(part * UNIT for part in parts)
+    assert (slashed(chain, "v0"), slashed(chain, "v1")) == tuple(part * STAKE // 1_000_000 for part in parts_ppm)
 
 
 def test_units_on_their_way_out_are_taken_first() -> None:
