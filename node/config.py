@@ -235,7 +235,7 @@ def _read_toml(path: Path) -> dict[str, object]:
         raise ConfigError(f"{path}: expected at most {MAX_CONFIG_BYTES} bytes, got more")
     try:
         return tomllib.loads(content.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # an integer of thousands of digits is no TOMLDecodeError
         raise ConfigError(f"{path}: expected TOML, but {error}") from error
 
 
@@ -277,9 +277,12 @@ def _convert(layer: _Layer, key: str, value: object) -> object:
         value = [part.strip() for part in str(value).split(",") if part.strip()]
 
     def decode(kind: type, given: object) -> object:
-        if kind is Path and isinstance(given, str) and given and "\0" not in given:
+        if kind is not Path or not isinstance(given, str) or not given or "\0" in given:
+            raise ValueError(f"expected a path, got {given!r}")
+        try:
             return layer.base / Path(given).expanduser()
-        raise ValueError(f"expected a path, got {given!r}")
+        except RuntimeError as error:
+            raise ValueError(f"expected a path, got {given!r}, and there is no such user") from error
 
     try:
         return msgspec.convert(value, field.type, strict=not layer.is_text, dec_hook=decode)

@@ -139,7 +139,7 @@ def _read_private(path: Path) -> bytes:
 
 def _decode_pem(path: Path, content: bytes, passphrase: bytes | None) -> bytes:
     # Here and not above: whoever needs only paths and names starts faster without it.
-    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.exceptions import InternalError, UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
@@ -147,7 +147,8 @@ def _decode_pem(path: Path, content: bytes, passphrase: bytes | None) -> bytes:
         raise Fault(Trouble.BAD_KEY, f"{path}: expected a key of at most {_MAX_KEY_FILE_BYTES} bytes, got more")
     try:
         key = load_pem_private_key(content, passphrase)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+    # InternalError: a seed of another length.
+    except (ValueError, TypeError, UnsupportedAlgorithm, InternalError) as error:
         if passphrase is not None:  # decrypted with another passphrase, a key looks just like a damaged one
             raise Fault(
                 Trouble.KEY_LOCKED, f"{path}: the passphrase does not open it, or the file is damaged"

@@ -187,7 +187,9 @@ def open_wal(path: Path, chain: ChainId, calls: DiskCalls = SYSTEM_DISK) -> Open
     frames, good_bytes = _read_frames(path, content, header.salt)
     if good_bytes < len(content):
         _truncate(path, good_bytes, calls)
-    records = tuple(record for frame in frames if frame.kind == _RECORDS_KIND for record in _decode_records(frame.body))
+    records = tuple(
+        record for frame in frames if frame.kind == _RECORDS_KIND for record in _decode_records(path, frame)
+    )
     wal = VoteWal(path, calls, header, frames[-1].position)
     return OpenedWal(wal, records, is_new=False, cut_bytes=len(content) - good_bytes)
 
@@ -320,14 +322,16 @@ def _encode_records(records: Sequence[bytes]) -> bytes:
     return b"".join(_LENGTH.pack(len(record)) + record for record in records)
 
 
-def _decode_records(body: bytes) -> list[bytes]:
-    records: list[bytes] = []
-    offset = 0
+def _decode_records(path: Path, frame: _Frame) -> list[bytes]:
+    """A sound frame's records. Raises: DamagedStorage where their lengths do not add up to it: another program wrote this."""
+    body, records, offset = frame.body, list[bytes](), 0
     while offset < len(body):
-        length = _LENGTH.unpack_from(body, offset)[0]
         start = offset + _LENGTH.size
-        records.append(body[start : start + length])
-        offset = start + length
+        end = start + _LENGTH.unpack_from(body, offset)[0] if start <= len(body) else start
+        if end > len(body):
+            raise _damage(path, frame.end - _CRC.size - len(body) + offset, "a record is longer than its frame")
+        records.append(body[start:end])
+        offset = end
     return records
 
 

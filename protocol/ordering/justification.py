@@ -31,7 +31,10 @@ class Gap:
 
 
 def find_base(state: SimplexState, view: View) -> Base | Gap:
-    """The highest notarized block below a view with a NullCert for every view between them, as far as this node knows."""
+    """The highest notarized block below a view with a NullCert for every view between them, as far as this node knows.
+
+    It stops looking at as many missing ones as no justification could carry: a certificate may lead to any view.
+    """
     missing: list[View] = []
     for below in range(view - 1, state.tip.view, -1):
         record = state.views.get(below)
@@ -40,6 +43,8 @@ def find_base(state: SimplexState, view: View) -> Base | Gap:
             return Gap(tuple(missing)) if missing else Base(below, block_hash)
         if record is None or record.null is None:
             missing.append(below)
+        if len(missing) >= state.context.params.max_null_certs:
+            break
     return Gap(tuple(missing)) if missing else Base(state.tip.view, state.tip.block_hash)
 
 

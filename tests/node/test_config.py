@@ -96,6 +96,8 @@ def test_another_worker_command_is_taken_word_by_word(path: Path) -> None:
         ("version = 1\n[inference]\ndevice = 'tpu'", "inference.device = 'tpu'"),
         ("version = 1\n[inference]\nmodels = [1]", "inference.models"),
         ("version = 1\n[inference]\nmodels = ['']", "expected a path"),
+        ("version = 1\n[inference]\nmodels = ['~nobody-of-this-name/x']", "there is no such user"),
+        ("version = 1\n[rpc]\nport = " + "9" * 5_000, "expected TOML"),
         ("version = 1\n[inference]\nqueue_size = 0", "inference.queue_size = 0"),
         ("version = 1\n[rpc", "expected TOML"),
         ("version = 1\n# " + "x" * MAX_CONFIG_BYTES, "expected at most"),

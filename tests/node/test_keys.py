@@ -100,7 +100,13 @@ MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg
 """
 
 
-@pytest.mark.parametrize("content", [b"", b"no key", b"\x00\xff" * 100, b"x" * 20_000, RSA_LIKE])
+SHORT_SEED = b"""-----BEGIN PRIVATE KEY-----
+MC0CAQAwBQYDK2VwBCEEHwABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4=
+-----END PRIVATE KEY-----
+"""
+
+
+@pytest.mark.parametrize("content", [b"", b"no key", b"\x00\xff" * 100, b"x" * 20_000, RSA_LIKE, SHORT_SEED])
 def test_a_broken_key_file_is_named(path: Path, content: bytes) -> None:
     path.write_bytes(content)
     path.chmod(0o600)

@@ -163,6 +163,16 @@ def test_a_removed_frame_is_named(path: Path) -> None:
         open_wal(path, CHAIN)
 
 
+@pytest.mark.parametrize("body", [b"\x00", b"\x00\x00\x00\x09short", b"\x00\x00\x00\x01x\xff\xff\xff\xff"])
+def test_a_sound_frame_whose_records_do_not_add_up_is_named(
+    path: Path, body: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("node.wal._encode_records", lambda _records: body)
+    write_turns(path)
+    with pytest.raises(DamagedStorage, match="longer than its frame"):
+        open_wal(path, CHAIN)
+
+
 def test_a_record_can_not_pose_as_a_frame(path: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.wal"
     sizes = write_turns(other)

@@ -95,6 +95,14 @@ def test_r6_views_that_were_jumped_over_are_asked_for() -> None:
     assert FetchCerts(0, (2, 1), Rig().state.context.peers) in Rig().cert(NULL, 3)
 
 
+def test_r6_a_certificate_of_any_view_costs_no_more_than_a_justification_could_carry() -> None:
+    rig = Rig()
+    effects = rig.cert(NULL, 2**62)
+    asked = [effect for effect in effects if isinstance(effect, FetchCerts)]
+    assert [len(effect.views) for effect in asked] == [rig.state.context.params.max_null_certs]
+    assert rig.state.view == 2**62 + 1
+
+
 # --- contradictions
 
 
