@@ -73,7 +73,10 @@ class FalseAlarm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Cell(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How often one kind of output was rejected, of those of the held-out half. Bounds are exact, two-sided at 95 %."""
+    """How often one kind of output was rejected, of those that tolerances were not set on. Bounds are exact, two-sided at 95 %.
+
+    `by_likelihood`: rejected where neither seed nor sketch is known; it counts for nothing else.
+    """
 
     cheat: str
     executor: str
@@ -82,6 +85,9 @@ class Cell(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     runs: int
     caught: int
     hard: int
+    by_margin: int
+    by_sketch: int
+    by_likelihood: int
     lower95: Share
     upper95: Share
 
