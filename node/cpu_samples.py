@@ -41,6 +41,7 @@ _AREAS: Final = {  # by package or module: the longest name that fits decides
     "node.libp2p_network": "network",
     "node.libp2p_gossip": "network",
     "node.libp2p_hardening": "network",
+    "node.libp2p_frames": "network",
     "node.libp2p_streams": "network",
     "node.streams": "network",
     "node.network": "network",

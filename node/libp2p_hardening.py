@@ -30,7 +30,9 @@ against libp2p 0.8.1. Each mend names the fault and how to see that upstream has
    (identify) displace the configured loopback one; an auto-connector dials whatever identify brought.  `connect`,
    `open_host`. Well when dial_peer takes addresses as arguments.
 18 The receive window is announced but not enforced (a warning, then window 0): a peer that ignores it fills the memory.
-   `BoundedYamux`; well when handle_incoming closes the connection where recv_window falls below 0.
+   `BoundedYamux` (node/libp2p_frames.py); well when handle_incoming closes the connection where recv_window falls below 0.
+19 A frame with an unknown header is passed over, and one to a stream that is gone is read and forgotten, at any rate.
+   `BoundedYamux` (node/libp2p_frames.py); well when handle_incoming answers an unknown type with a go-away.
 17 The resource manager's circuit breaker bars *all* peers for 60 s after five refusals, which any stranger can cause.
    `open_host`; well when the breaker counts by peer.
 16 Listeners set SO_REUSEPORT: two nodes of one user share a port without an error.  `_listen_alone`, `check_port_free`
@@ -64,14 +66,14 @@ from libp2p.rcmgr import ResourceManager
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_PROTOCOL
 from libp2p.security.noise.transport import Transport as NoiseTransport
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX_PROTOCOL
-from libp2p.stream_muxer.yamux.yamux import Yamux
 from libp2p.tools.anyio_service import background_trio_service
 from libp2p.transport.tcp.tcp import TCP
 from multiaddr import Multiaddr
 from multiaddr.exceptions import Error as MultiaddrError
 
+from node.libp2p_frames import BoundedYamux
 from node.libp2p_gossip import GossipPort, make_gossip
-from node.libp2p_speed import read_body, speed_up
+from node.libp2p_speed import speed_up
 from node.libp2p_streams import ConnectionListener, PeerStream, broken_on_failure, log_only, reported
 from node.network import PEER_ID_PREFIX, Limits, NetworkError, Timing, node_id_of, peer_id_of
 from node.streams import StreamBroken
@@ -85,9 +87,7 @@ FETCH_PROTOCOL = TProtocol("/quorate/1/fetch")
 _MAX_STREAMS = 64
 # Peers are told that we go, in no more than this.
 _CLOSE_S = 2.0
-# Windows grow to 2 MiB a stream; an honest peer's streams together never hold this much unread.
 _WINDOW_BYTES = 2 << 20
-_CONNECTION_BYTES = 16 << 20
 
 
 class NoAutoConnector(AutoConnector):
@@ -95,18 +95,6 @@ class NoAutoConnector(AutoConnector):
 
     async def maybe_connect(self) -> None:
         """Returns at once; libp2p would dial up to the middle of the watermarks."""
-
-
-class BoundedYamux(Yamux):
-    """Yamux that closes the connection of a peer that ignores the receive window."""  # fault 18
-
-    async def _read_data_body(self, length: int) -> bytes:
-        buffered = sum(map(len, self.stream_buffers.values()))
-        if buffered + length > _CONNECTION_BYTES:
-            # The one error on which the caller closes the connection and nothing else.
-            raise trio.TooSlowError(f"{buffered} bytes unread, {length} more announced")
-        at_hand = read_body(self.secured_conn, length)
-        return await super()._read_data_body(length) if at_hand is None else at_hand
 
 
 def _limit_streams(swarm: Swarm) -> None:  # fault 3, for the handlers of libp2p's own protocols too
