@@ -12,7 +12,7 @@ from protocol.genesis import Genesis
 from protocol.ledger.draft import Ledger
 from protocol.models import ModelCard, Output
 from protocol.transactions import JobRequest, SignedTransaction
-from protocol.units import ChainId, Hash, Height, JobId, Micro, ModelId, NodeId, View
+from protocol.units import ChainId, Epoch, Hash, Height, JobId, Micro, ModelId, NodeId, View
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +49,12 @@ class NodeSnapshot:
     header: Header  # last finalized
     header_hash: Hash
     ledger: Ledger  # state after that block
+    epoch: Epoch  # of the next block
     view: View  # current view of the ordering
-    is_validator: bool
+    is_validator: bool  # it may sign in this epoch
+    signs_from: (
+        Epoch | None
+    )  # the first epoch in which it may sign, if it is a validator then; None while that is not known
     sync_target: Height | None  # how far peers claim to be while this node catches up, None at the tip
     halted: str  # why ordering stopped for good; empty while it runs
     peers: tuple[PeerView, ...]
@@ -96,6 +100,10 @@ class NodeApi(Protocol):
 
     def get_block(self, height: Height) -> tuple[bytes, Hash] | None:
         """A finalized block's canonical bytes and hash, or None where this node has none at that height."""
+        ...
+
+    def find_transaction(self, transaction: Hash) -> Height | None:
+        """The height of the final block that a transaction is in, or None where it is in none that this node holds."""
         ...
 
     async def fetch_output(self, output_hash: Hash, holders: tuple[NodeId, ...]) -> Output:

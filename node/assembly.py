@@ -9,6 +9,7 @@ import trio
 from node.catch_up import CatchUp
 from node.certificates import CertificateShelf
 from node.chain import Chain, open_chain
+from node.contexts import Contexts
 from node.disk import StorageFailure
 from node.engine import Engine, EngineParts
 from node.errands import Errands
@@ -22,23 +23,26 @@ from node.offences import Offences
 from node.onions import Onions
 from node.ordering import Ordering, OrderingParts
 from node.postbox import Postbox
+from node.recollection import find_recollection
 from node.service import Service
+from node.signing import Signing
 from node.snapshots import SnapshotWriter
 from node.storage import Storage
-from node.telemetry import Level, Telemetry
+from node.stored import LogState
+from node.telemetry import Telemetry
 from node.timers import Clock, Timers
+from node.vote_log import VoteLog
 from node.wal import OpenedWal
 from protocol.block import compute_header_hash
-from protocol.crypto import SigningKey, is_signature_valid
-from protocol.genesis import Genesis, compute_validator_set
+from protocol.crypto import SigningKey
+from protocol.genesis import Genesis
 from protocol.jobs.beacon import Onion
+from protocol.ledger.epochs import get_epoch_terms
 from protocol.ledger.state import create_genesis
 from protocol.ordering.events import Timer
 from protocol.ordering.messages import QUORUM_CERT_CODEC, QuorumCert
-from protocol.ordering.state import Context, SimplexState, Tip, make_state, make_tip
-from protocol.params import compute_boundary
-from protocol.units import ChainId, NodeId
-from protocol.validators import index_of
+from protocol.ordering.state import Tip, make_state, make_tip
+from protocol.units import ChainId, Height, NodeId
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,41 +105,59 @@ def assemble(disk: OpenDisk, world: OpenWorld) -> Assembled:
     offences = Offences(disk.clock, disk.telemetry)
     errands = Errands(world.network, world.nursery, world.events, offences)
     mempool = Mempool(disk.chain_id, disk.genesis.params)
-    ordering, onions = _open_ordering(disk, chain, timers, mempool, errands, world.network.send)
-    world.fetch_server.get_recent = lambda: ordering.state
+    log, signing = _open_signing(disk)
+    onions = _open_onions(disk, chain)
+    ordering = _open_ordering(
+        disk,
+        OrderingParts(
+            chain=chain,
+            log=log,
+            contexts=Contexts(disk.signing, signing),
+            clock=disk.clock,
+            timers=timers,
+            telemetry=disk.telemetry,
+            source=mempool,
+            requests=errands,
+            send=world.network.send,
+            reveal=onions.reveal,
+        ),
+    )
+    _open_fetch_server(disk, world, chain, ordering)
+    postbox = Postbox(
+        disk.signing, mempool, ordering, world.network, disk.storage, timers, disk.telemetry, offences, chain.final.ledger
+    )  # fmt: skip
     parts = EngineParts(
         node=disk.node,
         chain=chain,
         ordering=ordering,
-        postbox=Postbox(
-            disk.signing,
-            mempool,
-            ordering,
-            world.network,
-            disk.storage,
-            timers,
-            disk.telemetry,
-            offences,
-            chain.final.ledger,
-        ),
+        postbox=postbox,
         onions=onions,
         member=Member(disk.node, disk.chain_id, disk.storage),
-        catch_up=CatchUp(
-            chain, ordering, errands, world.network, disk.telemetry, _make_join(disk, world, errands, ordering)
-        ),
+        catch_up=_make_catch_up(disk, world, chain, ordering, errands),
         snapshots=SnapshotWriter(disk.storage.snapshots, disk.telemetry),
         errands=errands,
         offences=offences,
+        signing=signing,
         network=world.network,
         generations=world.generations,
         timers=timers,
         telemetry=disk.telemetry,
     )
-    engine = Engine(parts)
-    service = Service(
-        disk.genesis, engine, parts, disk.storage, shelf, world.events, world.addresses, disk.clock.now_ms()
+    return _make_faces(disk, world, parts, shelf)
+
+
+def _make_faces(disk: OpenDisk, world: OpenWorld, parts: EngineParts, shelf: CertificateShelf) -> Assembled:
+    engine, now_ms = Engine(parts), disk.clock.now_ms()
+    service = Service(disk.genesis, engine, parts, disk.storage, shelf, world.events, world.addresses, now_ms)
+    return Assembled(engine, service, parts.timers)
+
+
+def _open_fetch_server(disk: OpenDisk, world: OpenWorld, chain: Chain, ordering: Ordering) -> None:
+    """Let peers be answered: from here on there is something to answer from."""
+    world.fetch_server.get_recent = lambda: ordering.state
+    world.fetch_server.recollect = lambda node: find_recollection(
+        node, ordering.state, chain.final.ledger, disk.storage
     )
-    return Assembled(engine, service, timers)
 
 
 async def forward_timers(timers: Timers[Timer | Chore], events: trio.MemorySendChannel[NodeEvent]) -> None:
@@ -144,88 +166,57 @@ async def forward_timers(timers: Timers[Timer | Chore], events: trio.MemorySendC
         await events.send(TimerDue(await timers.wait_due()))
 
 
-def _make_join(disk: OpenDisk, world: OpenWorld, errands: Errands, ordering: Ordering) -> Join:
-    context = ordering.state.context
-    return Join(
+def _open_onions(disk: OpenDisk, chain: Chain) -> Onions:
+    onions = Onions(disk.node, disk.load_onion)
+    onions.start(chain.final.ledger)
+    return onions
+
+
+def _make_catch_up(disk: OpenDisk, world: OpenWorld, chain: Chain, ordering: Ordering, errands: Errands) -> CatchUp:
+    join = Join(
         disk.join,
         disk.genesis,
-        disk.storage.snapshots,
+        disk.storage,
         errands,
         world.network,
-        context,
+        lambda: ordering.state.context.peers,
         disk.telemetry,
         world.nursery,
         world.events,
     )
+    return CatchUp(chain, ordering, errands, world.network, disk.telemetry, join)
 
 
-def _open_ordering(
-    disk: OpenDisk,
-    chain: Chain,
-    timers: Timers[Timer | Chore],
-    mempool: Mempool,
-    errands: Errands,
-    send: Callable[[bytes, bytes], bool],
-) -> tuple[Ordering, Onions]:
-    own = index_of(compute_validator_set(disk.genesis), disk.node)
-    if own is not None and _is_wal_behind(disk):
-        disk.telemetry.emit(
-            Level.ERROR, "votes_wal_behind",
-            text="votes.wal is missing or older than the chain: this node follows, but signs no votes; restore the newest votes.wal"
-            " of this home, or leave the validator stopped",
-        )  # fmt: skip
-        own = None
-    onions = Onions(disk.node, None if own is None else disk.load_onion)
-    onions.start(chain.final.ledger)
-    parts = OrderingParts(
-        chain=chain,
-        wal=disk.wal.wal,
-        clock=disk.clock,
-        timers=timers,
-        telemetry=disk.telemetry,
-        source=mempool,
-        requests=errands,
-        send=send,
-        reveal=onions.reveal,
-    )
-    ordering = Ordering(parts, _make_state(disk, chain, own))
-    ordering.replay(disk.wal.records)
-    return ordering, onions
+def _open_signing(disk: OpenDisk) -> tuple[VoteLog, Signing]:
+    """The vote log, and from when on it lets this node sign (rule R10)."""
+    storage, wal = disk.storage, disk.wal.wal
+    log = VoteLog(wal, disk.wal.records)
+    state = storage.log.bind(wal.lineage, wal.position)
+    if state is LogState.BEHIND:
+        log.fork()
+        storage.log.rebind(wal.lineage, wal.position)
+    return log, Signing(disk.node, disk.chain_id, log, state, storage.log.trust, disk.telemetry)
 
 
-def _make_state(disk: OpenDisk, chain: Chain, own: int | None) -> SimplexState:
-    header, (_, genesis) = chain.final.header, create_genesis(disk.genesis)
-    context = Context(
-        chain=disk.chain_id,
-        epoch=0,
-        seed=disk.genesis.seed,
-        validators=compute_validator_set(disk.genesis),
-        own=own,
-        params=disk.genesis.params,
-        signer=None if own is None else disk.signing,
-        verify=is_signature_valid,
-        start=make_tip(compute_header_hash(genesis), genesis),
-        start_cert=None,
-        boundary=compute_boundary(disk.genesis.params, 0),
-    )
-    tip = Tip(header.view, header.height, chain.final.hash, header.time_ms)
-    return make_state(context, tip, _load_tip_cert(disk.storage, header.height), disk.clock.now_ms())
+def _open_ordering(disk: OpenDisk, parts: OrderingParts) -> Ordering:
+    final = parts.chain.final
+    start, start_cert = _load_tip(disk, get_epoch_terms(final.ledger).start_height)
+    tip, tip_cert = _load_tip(disk, final.header.height)
+    context = parts.contexts.make(final.ledger, start, start_cert)
+    ordering = Ordering(parts, make_state(context, tip, tip_cert, disk.clock.now_ms()))
+    ordering.replay()
+    return ordering
 
 
-def _load_tip_cert(storage: Storage, height: int) -> QuorumCert | None:
-    stored = storage.get_block(height)
-    if stored is None or stored.certificate is None:
-        return None
-    return QUORUM_CERT_CODEC.decode(stored.certificate)
-
-
-def _is_wal_behind(disk: OpenDisk) -> bool:
-    """Whether the log may lack votes that this key has cast (rule R10: then it must not sign)."""
-    wal = disk.wal.wal
-    if disk.storage.bind_wal(wal.lineage, wal.position):
-        return False
-    wal.fork(disk.wal.records)
-    return True
+def _load_tip(disk: OpenDisk, height: Height) -> tuple[Tip, QuorumCert | None]:
+    """A final block that ordering may start on, and its FinalCert: the tip, or what its epoch starts on (a boundary, or the genesis)."""
+    stored = disk.storage.get_block(height)
+    if stored is None:
+        assert height == 0, height  # a chain that was joined begins with a boundary
+        header = create_genesis(disk.genesis)[1]
+        return make_tip(compute_header_hash(header), header), None
+    cert = None if stored.certificate is None else QUORUM_CERT_CODEC.decode(stored.certificate)
+    return make_tip(stored.hash, stored.decode().header), cert
 
 
 def first_leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -4,9 +4,13 @@ A claimed height is a hint; the target is a certificate that ordering has verifi
 is tied to one by headers, so one quorum's signatures cover all of it. What is wrong is charged to the peer that sent it. Peers take
 turns, validators first, so that one that is silent or slow costs its share and no more. Where blocks are too many, or gone, the chain
 is joined from a snapshot first (join.py).
+
+No certificate of a later epoch can be verified before this one's boundary is final. So a range ends there at the latest, ordering is told at
+every boundary, and then the next range is asked for without a target, of peers that claim to be further; so it is where nothing
+becomes final here while peers say that they are in a later epoch. A claim that is not true costs a request to who made it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from typing import Final
 
@@ -18,11 +22,11 @@ from node.network import Network
 from node.ordering import Ordering
 from node.proofs import check_range
 from node.telemetry import Level, Telemetry
-from node.wire import BlockRange, Manifest
+from node.wire import BlockRange, Manifest, Status
 from protocol.errors import InvalidBlock, InvalidMessage
 from protocol.ordering import events
 from protocol.ordering.messages import QuorumCert
-from protocol.units import NodeId
+from protocol.units import Height, Milliseconds, NodeId
 
 
 class CatchUp:
@@ -48,12 +52,15 @@ class CatchUp:
         self._failed: set[NodeId] = set()
         self._lacking: set[NodeId] = set()  # joined too late to have the next block
         self._finalized: list[FinalizedBlock] = []
+        self._statuses: Mapping[NodeId, tuple[Milliseconds, Status]] = {}
+        self._stuck_height: Height | None = None
+        self._is_hinted = False
         self.target: QuorumCert | None = None
 
     @property
     def is_running(self) -> bool:
-        """Whether blocks are missing that are known to be final."""
-        return self.target is not None
+        """Whether blocks are missing that are known, or said by many, to be final."""
+        return self.target is not None or self._is_hinted
 
     def start(self, target: QuorumCert) -> None:
         """Go for this certificate's block; a later target replaces an earlier one."""
@@ -64,9 +71,20 @@ class CatchUp:
         self.target = target
         self._ask()
 
+    def watch(self, statuses: Mapping[NodeId, tuple[Milliseconds, Status]]) -> None:
+        """Look here for what peers say of themselves."""
+        self._statuses = statuses
+
+    def look_ahead(self) -> None:
+        """Once a second: where nothing became final for one, and peers say that they are in a later epoch, see what they have."""
+        height = self._chain.final.header.height
+        if not self.is_running and self._stuck_height == height:
+            self._follow_claims()
+        self._stuck_height = height
+
     def retry(self) -> None:
         """Ask again where nobody could be asked; all who failed get another chance."""
-        if self.target is not None and self._asked is None and not self._join.is_running:
+        if self.is_running and self._asked is None and not self._join.is_running:
             self._failed.clear()
             self._lacking.clear()
             self._join.retry()
@@ -78,7 +96,7 @@ class CatchUp:
             self._take_snapshot(event)
             return
         self._asked = None
-        if self.target is None:
+        if not self.is_running:
             return
         if isinstance(event, FetchFailed) or not self._apply(event.peer, event.range):
             self._failed.add(event.peer)
@@ -89,8 +107,18 @@ class CatchUp:
         finalized, self._finalized = tuple(self._finalized), []
         return finalized
 
+    def _follow_claims(self) -> None:
+        """Ask for what lies behind the final block, if anybody claims to have it."""
+        self._is_hinted = bool(self._list_claimants())
+        self._ask()
+
+    def _list_claimants(self) -> frozenset[NodeId]:
+        """Who says to be in a later epoch than this node."""
+        epoch = self._ordering.state.context.epoch
+        return frozenset(peer for peer, (_, status) in self._statuses.items() if status.epoch > epoch)
+
     def _ask(self) -> None:
-        if self.target is None or self._asked is not None or self._join.is_running:
+        if not self.is_running or self._asked is not None or self._join.is_running:
             return
         height = self._chain.final.header.height
         if self._join.is_due(height, is_stranded=False):
@@ -106,10 +134,15 @@ class CatchUp:
             self._errands.fetch_range(height + 1, peer)
         elif self._lacking and self._join.is_due(height, is_stranded=True):
             self._join.start(height, is_stranded=True)
+        elif self.target is None:
+            self._is_hinted = False  # whoever claimed to have more gave nothing; the next second they may claim again
+            self._failed.clear()
 
     def _list_next(self) -> Iterator[NodeId]:
         """Who may be asked now: validators before strangers, nobody twice before everybody had its turn."""
         connected = self._network.connected()
+        if self.target is None:
+            connected &= self._list_claimants()
         validators = [peer for peer in self._ordering.state.context.peers if peer in connected]
         able = [peer for peer in validators if peer not in self._failed]
         strangers = () if able else sorted(connected.difference(validators))
@@ -136,6 +169,8 @@ class CatchUp:
         except InvalidBlock as error:
             self._halt(error)
             return False
+        if self.target is None:
+            self.target = cert
         hashes = [block_hash for _, block_hash in linked]
         self._finalized.extend(self._chain.finalize(hashes, cert, self._ordering.wal_position))
         self._chain.store()
@@ -143,9 +178,7 @@ class CatchUp:
         return True
 
     def _take_snapshot(self, event: SnapshotFetched | SnapshotMissing) -> None:
-        if self.target is None:
-            return
-        if isinstance(event, SnapshotFetched):
+        if isinstance(event, SnapshotFetched) and self.is_running:
             self._adopt(event.manifest)
         self._ask()
 
@@ -162,25 +195,38 @@ class CatchUp:
             self._join.give_up()
             return
         self._finalized.append(self._chain.adopt(block, ledger, cert, self._ordering.wal_position))
-        self._lacking.clear()
-        self._failed.clear()
-        self._telemetry.emit(Level.INFO, "snapshot_joined", height=block.header.height, entries=len(ledger.entries))
-        self._finish_at_target(cert)
+        self._telemetry.emit(
+            Level.INFO,
+            "snapshot_joined",
+            height=block.header.height,
+            epoch=block.header.epoch,
+            entries=len(ledger.entries),
+        )
+        self._ordering.restart(cert)
+        self._finish()
 
     def _halt(self, error: InvalidBlock) -> None:
         """A quorum made final what this node's ledger refuses: no peer's fault, and nothing here may go on."""
         self._ordering.halted = f"a quorum made a block final that this node's application refuses: {error}"
         self._telemetry.emit(Level.ERROR, "ordering_halted", text=self._ordering.halted)
-        self.target = None
+        self.target, self._is_hinted = None, False
 
     def _finish_at_target(self, cert: QuorumCert) -> None:
         final, target = self._chain.final, self.target
         assert target is not None
         own = next((known for known in (cert, target) if known.block_hash == final.hash), None)
-        if own is None or final.header.view < target.view:
+        is_boundary = final.header.height == self._ordering.state.context.boundary
+        if own is None or (final.header.view < target.view and not is_boundary):
             return  # more is missing, or the range ended between two certified blocks
         self._telemetry.emit(Level.INFO, "catch_up_done", height=final.header.height, view=final.header.view)
-        self.target = None
-        self._failed.clear()
-        self._tried.clear()
         self._ordering.feed(events.Synced(self._ordering.now_ms(), own, final.header))
+        self._finish()
+
+    def _finish(self) -> None:
+        """The target is reached; behind a boundary, or a snapshot, there may be more, and who failed on the way is not asked again for it."""
+        self.target = None
+        self._lacking.clear()
+        self._follow_claims()
+        if not self.is_running:
+            self._failed.clear()
+            self._tried.clear()

@@ -17,9 +17,12 @@ from protocol.genesis import Genesis
 from protocol.jobs.settlement import JOB_CODEC, SETTLEMENT_CODEC
 from protocol.ledger.draft import Ledger, changed_entries, ledger_from_entries, list_keys
 from protocol.ledger.entries import Kind
+from protocol.ledger.epochs import get_validators
 from protocol.ledger.state import BuildContext, BuiltBlock, build_block, check_block, create_genesis
 from protocol.ordering.messages import QuorumCert
+from protocol.params import compute_boundary
 from protocol.transactions import TRANSACTION_CODEC, Submit, Transaction, compute_transaction_id
+from protocol.trust import make_step
 from protocol.units import Hash, Height, JobId
 
 
@@ -110,16 +113,17 @@ class Chain:
         Raises: StorageFailure.
         """
         block_hash = compute_header_hash(block.header)
-        own_cert = cert if block_hash == cert.block_hash else None
+        assert cert.block_hash == block_hash, block.header.height
         transactions = _name_transactions(block)
-        stored = encode_stored_block(block, block_hash, None if own_cert is None else encode(own_cert))
+        stored = encode_stored_block(block, block_hash, encode(cert))
         ids = tuple(transaction for transaction, _ in transactions)
         jobs = _list_jobs(ledger)
-        self._storage.install_snapshot(InstalledSnapshot(stored, ids, ledger.entries, jobs, wal_position))
-        self._commits, self._unstored, self._stored_ledger = [], [], ledger
         self.final = Executed(block.header, block_hash, ledger, None)
+        step = _encode_step(self.final, cert)
+        self._storage.install_snapshot(InstalledSnapshot(stored, ids, ledger.entries, jobs, wal_position, step))
+        self._commits, self._unstored, self._stored_ledger = [], [], ledger
         self._executed = {block_hash: self.final}
-        return FinalizedBlock(block.header, block_hash, ledger, transactions, (), own_cert)
+        return FinalizedBlock(block.header, block_hash, ledger, transactions, (), cert)
 
     @property
     def base_height(self) -> Height:
@@ -164,12 +168,23 @@ class Chain:
                 submitted=tuple(transaction for transaction, body in transactions if isinstance(body, Submit)),
                 settled=settled,
                 wal_position=wal_position,
+                step=None if cert is None else _encode_step(executed, cert),
             )
         )
         self.final = Executed(executed.header, executed.hash, executed.ledger, None)
         finalized = FinalizedBlock(executed.header, executed.hash, executed.ledger, transactions, settled, cert)
         self._unstored.append(finalized)
         return finalized
+
+
+def _encode_step(executed: Executed, cert: QuorumCert) -> bytes | None:
+    """The change of the validator set on this block, where it is its epoch's last one and another set follows."""
+    header, ledger = executed.header, executed.ledger
+    params = ledger.constants.params
+    if header.next_valset_hash == header.valset_hash or header.height != compute_boundary(params, header.epoch):
+        return None
+    step = make_step(header, cert, get_validators(ledger, header.epoch + 1), params)
+    return None if step is None else encode(step)
 
 
 def _name_transactions(block: Block) -> tuple[tuple[Hash, Transaction], ...]:

@@ -14,7 +14,21 @@ from typing import Annotated, Final
 
 import typer
 
-from node.commands import ask, bench, genesis, init, jobs, ledger, models, run, status, transfer, verify
+from node.commands import (
+    ask,
+    bench,
+    genesis,
+    init,
+    jobs,
+    ledger,
+    models,
+    run,
+    serving,
+    stake,
+    status,
+    transfer,
+    verify,
+)
 from node.faults import Exit, Fault, Trouble, fault_of
 from protocol.errors import Refusal
 
@@ -27,6 +41,13 @@ _VERBS: Final = {
     "ask": ask.ask,
     "balance": status.balance,
     "transfer": transfer.transfer,
+    "bond": stake.bond,
+    "unbond": stake.unbond,
+    "register-validator": stake.register_validator,
+    "register-model": serving.register_model,
+    "serve": serving.serve,
+    "withdraw": serving.withdraw,
+    "report": stake.report,
     "verify": verify.verify,
     "version": status.version,
 }
@@ -37,7 +58,7 @@ _GROUPS: Final = {
     "ledger": ledger.app,
     "bench": bench.app,
 }
-_EXTERNAL: Final = {"devnet": "A network on this machine: up, down, status, logs, demo."}
+_EXTERNAL: Final = {"devnet": "A network on this machine: up, down, status, logs, perturb, demo."}
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from node.disk import DamagedStorage, StorageFailure, WrongChain
 from node.faults import Trouble
 from protocol.units import ChainId
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 # Not the whole folder: a validator without its votes.wal can't know what it signed.
 REFETCH: Final = "move chain.db* away, keep votes.wal, and start again: the node then fetches the chain from its peers"
 
@@ -43,6 +43,10 @@ CREATE TABLE chunks(
     height INTEGER NOT NULL, first INTEGER NOT NULL, stop INTEGER NOT NULL, chunk BLOB NOT NULL,
     PRIMARY KEY (height, first));
 """
+_STEPS: Final = """
+CREATE TABLE chain_steps(epoch INTEGER PRIMARY KEY, step BLOB NOT NULL);
+"""
+_ADDED: Final = {1: _SNAPSHOTS + _STEPS, 2: _STEPS}  # to a database of this version
 
 
 def open_database(path: Path, chain: ChainId, max_pages: int) -> sqlite3.Connection:
@@ -127,11 +131,11 @@ def _configure(connection: sqlite3.Connection, max_pages: int) -> None:
 def _prepare_schema(path: Path, connection: sqlite3.Connection, chain: ChainId) -> None:
     with transaction(connection):
         if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
-            _run_script(connection, _SCHEMA + _SNAPSHOTS)
+            _run_script(connection, _SCHEMA + _SNAPSHOTS + _STEPS)
             write_meta(connection, "schema_version", str(SCHEMA_VERSION).encode())
             write_meta(connection, "chain_id", chain)
-        elif read_number(connection, "schema_version") == 1:  # before there were snapshots
-            _run_script(connection, _SNAPSHOTS)
+        elif (found := read_number(connection, "schema_version")) in _ADDED:
+            _run_script(connection, _ADDED[found])
             write_meta(connection, "schema_version", str(SCHEMA_VERSION).encode())
         version = read_number(connection, "schema_version")
         if version != SCHEMA_VERSION:
@@ -139,9 +143,9 @@ def _prepare_schema(path: Path, connection: sqlite3.Connection, chain: ChainId) 
                 f"{path}: expected schema {SCHEMA_VERSION}, got {version}",
                 cure="run the version of quorate that made it",
             )
-        found = read_meta(connection, "chain_id") or b""
-        if found != chain:
-            raise WrongChain(path, chain, found)
+        known = read_meta(connection, "chain_id") or b""
+        if known != chain:
+            raise WrongChain(path, chain, known)
         write_meta(connection, "sqlite_version", sqlite3.sqlite_version.encode())
 
 

@@ -20,6 +20,7 @@ from node.events import (
     JobOffered,
     NodeEvent,
     RangeFetched,
+    RecollectionFetched,
     SnapshotFetched,
     SnapshotMissing,
     TimerDue,
@@ -41,10 +42,11 @@ from node.offences import Offences
 from node.onions import Onions
 from node.ordering import Ordering
 from node.postbox import Postbox
+from node.signing import Signing
 from node.snapshots import SnapshotWriter
 from node.telemetry import Level, Telemetry
 from node.timers import Timers
-from node.wire import TOPIC_CERTIFICATES, Status, TransactionBatch, decode_batch, decode_frame
+from node.wire import TOPIC_CERTIFICATES, Recollection, Status, TransactionBatch, decode_batch, decode_frame
 from protocol.errors import InvalidMessage
 from protocol.ledger.state import Work, has_work
 from protocol.models import ModelCard
@@ -73,6 +75,7 @@ class EngineParts:
     snapshots: SnapshotWriter
     errands: Errands
     offences: Offences
+    signing: Signing
     network: Network
     generations: Generations
     timers: Timers[Timer | Chore]
@@ -88,6 +91,7 @@ class Engine:
         self._work = (b"", Work(due=False, next_ms=None))
         self.tick_ms: Milliseconds = 0
         self.statuses: dict[NodeId, tuple[Milliseconds, Status]] = {}
+        parts.catch_up.watch(self.statuses)
         self.down_reasons: dict[NodeId, str] = {}
         self.worker_down = "starting"
         self.worker_models: tuple[ModelCard, ...] = ()
@@ -134,6 +138,8 @@ class Engine:
             case CertsFetched(peer=peer, certs=certs):
                 for cert in certs:
                     self._feed(events.CertReceived(self._now_ms(), peer, cert))
+            case RecollectionFetched(peer=peer, recollection=recollection):
+                self._take_recollection(peer, recollection)
             case RangeFetched() | FetchFailed() | SnapshotFetched() | SnapshotMissing():
                 self._parts.catch_up.take(event)
             case PeerUp() | PeerDown() | PeerRefused() | Misbehaviour() | CallbackFault():
@@ -176,6 +182,13 @@ class Engine:
         while len(self.statuses) > MAX_STATUSES:
             del self.statuses[next(iter(self.statuses))]
 
+    def _take_recollection(self, peer: NodeId, recollection: Recollection) -> None:
+        """Note what a validator remembers of this node's signatures (rule R10)."""
+        try:
+            self._parts.signing.take(peer, recollection, self._parts.ordering.state.context.validators)
+        except InvalidMessage as error:
+            self._parts.offences.charge(peer, error.reason.value, str(error))
+
     def _take_gossip(self, event: GossipMessage) -> None:
         if self._parts.offences.is_muted(event.node_id):
             return
@@ -212,6 +225,7 @@ class Engine:
                 self.down_reasons.pop(peer, None)
                 emit(Level.INFO, "peer_up", peer=peer, software=software)
                 self._greet(peer)
+                self._ask_recollection()
             case PeerDown(node_id=peer, reason=reason):
                 self._note_down(peer, reason)
                 emit(Level.INFO, "peer_down", peer=peer, reason=reason)
@@ -239,9 +253,19 @@ class Engine:
         if cert is not None:
             self._parts.ordering.send((peer,), cert)
 
+    def _ask_recollection(self) -> None:
+        """Ask the validators that are here, and have not said yet, what they remember."""
+        connected = self._parts.network.connected()
+        for peer in self._parts.signing.list_unheard(self._parts.ordering.state.context.validators):
+            if peer in connected:
+                self._parts.errands.fetch_recollection(peer)
+
     # Turns
 
     def _finish_turn(self) -> None:
+        context = self._parts.ordering.state.context
+        if self._parts.signing.decide(context.validators, context.epoch):
+            self._parts.ordering.permit()
         target, self._parts.ordering.catch_up_target = self._parts.ordering.catch_up_target, None
         if target is not None:
             self._parts.catch_up.start(target)
@@ -269,17 +293,12 @@ class Engine:
             view=newest.header.view,
             transactions=len(newest.transactions),
         )
-        self._publish_cert(newest)
+        led, self._parts.ordering.led = self._parts.ordering.led, []
+        for cert in led[-1:]:
+            self._parts.postbox.publish_cert(cert)  # those who are no validators hear of it once, from its leader
         self._do_duties(self._parts.chain.final)
         self._finalized.set()
         self._finalized = trio.Event()
-
-    def _publish_cert(self, block: FinalizedBlock) -> None:
-        """The leader of a final block tells those who are no validators, once, by gossip."""
-        state = self._parts.ordering.state
-        record = state.get_record(block.header.view)
-        if block.cert is not None and record is not None and record.leader == state.context.own:
-            self._parts.postbox.publish_cert(block.cert)
 
     def _do_duties(self, final: Executed) -> None:
         requests, owed = self._parts.member.list_due(final.ledger, self._parts.generations.room)
@@ -333,15 +352,17 @@ class Engine:
                 self._parts.timers.set(Chore.STATUS, self._now_ms() + STATUS_INTERVAL_MS)
                 self._parts.ordering.send(tuple(self._parts.network.connected()), self._make_status())
                 self._parts.postbox.repeat_own()
+                self._ask_recollection()
                 self._parts.catch_up.retry()
+                self._parts.catch_up.look_ahead()
             case _:
                 assert_never(chore)
 
     def _make_status(self) -> Status:
         final = self._parts.chain.final
         sees = tuple(sorted(self._parts.network.connected()))
-        base, view = self._parts.chain.base_height, self._parts.ordering.state.view
-        return Status(final.header.height, final.hash, base, view, sees)
+        base, state = self._parts.chain.base_height, self._parts.ordering.state
+        return Status(final.header.height, final.hash, base, state.context.epoch, state.view, sees)
 
     def _feed(self, event: events.Event) -> None:
         self._parts.ordering.feed(event)

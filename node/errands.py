@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 
 import trio
 
-from node.events import BlockFetched, CertsFetched, FetchFailed, NodeEvent, RangeFetched
+from node.events import BlockFetched, CertsFetched, FetchFailed, NodeEvent, RangeFetched, RecollectionFetched
 from node.network import FetchError, Network
 from node.offences import Offences
 from node.wire import (
@@ -19,10 +19,12 @@ from node.wire import (
     CERTS_CODEC,
     OUTPUT_CHUNK_BYTES,
     OUTPUT_CHUNK_CODEC,
+    RECOLLECTION_CODEC,
     FetchBlocks,
     FetchBody,
     FetchCert,
     FetchOutput,
+    FetchRecollection,
     FetchRequest,
 )
 from protocol.block import Block, compute_header_hash, compute_transactions_root
@@ -30,7 +32,7 @@ from protocol.codec import encode
 from protocol.errors import InvalidMessage, Rejection
 from protocol.models import MAX_OUTPUT_BYTES, OUTPUT_CODEC, Output, compute_output_hash
 from protocol.ordering.messages import QuorumCert, VoteKind
-from protocol.units import Hash, Height, NodeId, View
+from protocol.units import Epoch, Hash, Height, NodeId, View
 
 R = TypeVar("R")
 
@@ -62,11 +64,15 @@ class Errands:
         """Get a body from one of these peers; a BlockFetched follows if one has it."""
         self._start(block_hash, partial(self._fetch_block, block_hash, peers))
 
-    def fetch_certs(self, views: tuple[View, ...], peers: tuple[NodeId, ...]) -> None:
-        """Get certificates of these views; each answer becomes a CertsFetched."""
+    def fetch_certs(self, epoch: Epoch, views: tuple[View, ...], peers: tuple[NodeId, ...]) -> None:
+        """Get certificates of these views of an epoch; each answer becomes a CertsFetched."""
         self._turn += 1  # an answer may decode and still be worth nothing: another peer comes first the next time
         start = self._turn % len(peers) if peers else 0
-        self._start(views, partial(self._fetch_certs, views, (*peers[start:], *peers[:start])))
+        self._start((epoch, views), partial(self._fetch_certs, epoch, views, (*peers[start:], *peers[:start])))
+
+    def fetch_recollection(self, peer: NodeId) -> None:
+        """Ask what a peer remembers of this node's signatures; a RecollectionFetched follows if it says."""
+        self._start(("recollection", peer), partial(self._fetch_recollection, peer))
 
     def fetch_range(self, start: Height, peer: NodeId) -> None:
         """Get finalized blocks; a RangeFetched or a FetchFailed follows."""
@@ -141,9 +147,14 @@ class Errands:
         if found is not None:
             await self._events.send(BlockFetched(*found))
 
-    async def _fetch_certs(self, views: tuple[View, ...], peers: tuple[NodeId, ...]) -> None:
+    async def _fetch_recollection(self, peer: NodeId) -> None:
+        found = await self.ask_in_turn((peer,), FetchRecollection(), RECOLLECTION_CODEC.decode)
+        if found is not None:
+            await self._events.send(RecollectionFetched(*found))
+
+    async def _fetch_certs(self, epoch: Epoch, views: tuple[View, ...], peers: tuple[NodeId, ...]) -> None:
         for view in views:
-            found = await self.ask_in_turn(peers, FetchCert(view), partial(_judge_certs, view))
+            found = await self.ask_in_turn(peers, FetchCert(epoch, view), partial(_judge_certs, epoch, view))
             if found is not None:
                 await self._events.send(CertsFetched(*found))
 
@@ -190,11 +201,17 @@ def _judge_body(block_hash: Hash, encoded: bytes) -> Block | None:
     return block
 
 
-def _judge_certs(view: View, encoded: bytes) -> tuple[QuorumCert, ...] | None:
+def _judge_certs(epoch: Epoch, view: View, encoded: bytes) -> tuple[QuorumCert, ...] | None:
     """Certificates that let this view be left, None where the peer has none. Raises: InvalidMessage."""
     certs = CERTS_CODEC.decode(encoded).certs
     for cert in certs:
-        if cert.view != view and not (cert.kind is VoteKind.FINAL and cert.view > view):
+        if cert.epoch != epoch:
+            raise InvalidMessage(
+                Rejection.OUT_OF_RANGE, f"certificates: expected those of epoch {epoch}, got epoch {cert.epoch}"
+            )
+        if (
+            cert.view != view and cert.kind is not VoteKind.FINAL
+        ):  # a boundary's may lie below the views that followed it
             raise InvalidMessage(
                 Rejection.OUT_OF_RANGE, f"certificates: expected those of view {view}, got view {cert.view}"
             )

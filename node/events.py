@@ -8,7 +8,7 @@ import trio
 
 from node.inference import InferenceEvent
 from node.network import NetworkEvent
-from node.wire import BlockRange, Manifest
+from node.wire import BlockRange, Manifest, Recollection
 from protocol.block import Block
 from protocol.errors import Refusal
 from protocol.ordering.events import Timer
@@ -82,6 +82,14 @@ class FetchFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class RecollectionFetched:
+    """What a peer remembers of this node's signatures."""
+
+    peer: NodeId
+    recollection: Recollection
+
+
+@dataclass(frozen=True, slots=True)
 class SnapshotFetched:
     """Every chunk of the snapshot that this manifest proves is on the disk."""
 
@@ -103,6 +111,7 @@ NodeEvent: TypeAlias = (
     | CertsFetched
     | RangeFetched
     | FetchFailed
+    | RecollectionFetched
     | SnapshotFetched
     | SnapshotMissing
 )

@@ -13,6 +13,8 @@ from node.network import FetchRefused
 from node.storage import Storage
 from node.wire import (
     FETCH_REQUEST_CODEC,
+    MAX_CHAIN_BYTES,
+    MAX_CHAIN_STEPS,
     MAX_RANGE_BLOCKS,
     MAX_RANGE_LINKS,
     OUTPUT_CHUNK_BYTES,
@@ -21,16 +23,21 @@ from node.wire import (
     FetchBlocks,
     FetchBody,
     FetchCert,
+    FetchChain,
     FetchOutput,
+    FetchRecollection,
     FetchSnapshot,
     FetchSnapshotChunk,
     OutputChunk,
+    Recollection,
     SnapshotChunk,
 )
 from protocol.block import MAX_BLOCK_BYTES, Block
 from protocol.codec import Message, encode
 from protocol.errors import InvalidMessage
-from protocol.ordering.messages import QuorumCert
+from protocol.ordering.messages import QUORUM_CERT_CODEC, QuorumCert
+from protocol.ordering.state import Context
+from protocol.params import compute_boundary, compute_epoch
 from protocol.units import Hash, NodeId, View
 
 MAX_HEIGHT: Final = 2**62  # so that a height and a range fit the disk's integers
@@ -38,6 +45,11 @@ MAX_HEIGHT: Final = 2**62  # so that a height and a range fit the disk's integer
 
 class RecentBlocks(Protocol):
     """What ordering holds above the finalized tip."""
+
+    @property
+    def context(self) -> Context:
+        """The epoch it is in."""
+        ...
 
     def get_block(self, block_hash: Hash) -> Block | None:
         """A block that is not final yet."""
@@ -61,8 +73,13 @@ class _StoredManifest(Message, frozen=True):
     """A Manifest, likewise."""
 
     block: Raw | None
-    links: tuple[Raw, ...]
     final_cert: Raw | None
+
+
+class _StoredChain(Message, frozen=True):
+    """A Chain, likewise."""
+
+    steps: tuple[Raw, ...]
 
 
 _NO_CHUNK: Final = encode(SnapshotChunk((), None))
@@ -74,8 +91,9 @@ class FetchServer:
 
     storage: Storage
     get_recent: Callable[[], RecentBlocks] | None = None
+    recollect: Callable[[NodeId], Recollection] | None = None
 
-    async def answer(self, _node: NodeId, encoded: bytes) -> bytes:
+    async def answer(self, node: NodeId, encoded: bytes) -> bytes:
         """The canonical bytes of the answer.
 
         Raises: FetchRefused where the request is malformed.
@@ -84,30 +102,50 @@ class FetchServer:
             request = FETCH_REQUEST_CODEC.decode(encoded)
         except InvalidMessage as error:
             raise FetchRefused(str(error)) from error
-        if self.get_recent is None:
+        if self.get_recent is None or self.recollect is None:
             raise FetchRefused("this node is starting; ask again in a moment")
         recent = self.get_recent()
         match request:
             case FetchBlocks(start=start):
-                return encode(self._read_range(start))
+                return encode(self._read_range(recent, start))
             case FetchBody(block_hash=block_hash):
                 return encode(Body(self._find_block(recent, block_hash)))
-            case FetchCert(view=view):
-                return encode(Certs(recent.get_certs(view)))
+            case FetchCert(epoch=epoch, view=view):
+                return encode(Certs(self._find_certs(recent, epoch, view)))
             case FetchOutput(output_hash=output_hash, offset=offset):
                 return encode(self._read_chunk(output_hash, offset))
             case FetchSnapshot():
                 return encode(self._read_manifest())
             case FetchSnapshotChunk(height=height, first=first):
                 return self.storage.snapshots.get_chunk(min(height, MAX_HEIGHT), first) or _NO_CHUNK
+            case FetchChain(from_epoch=from_epoch):
+                steps = self.storage.get_steps(from_epoch, MAX_CHAIN_BYTES)[:MAX_CHAIN_STEPS]
+                return encode(_StoredChain(tuple(Raw(step) for step in steps)))
+            case FetchRecollection():
+                return encode(self.recollect(node))
 
-    def _read_range(self, start: int) -> _StoredRange:
-        """Blocks from `start` up to one with a FinalCert, or tied to one by the headers between, as many as fit in one answer."""
+    def _find_certs(self, recent: RecentBlocks, epoch: int, view: View) -> tuple[QuorumCert, ...]:
+        """What lets a view be left; an epoch that is over is left by its boundary's FinalCert."""
+        context = recent.context
+        if epoch >= context.epoch:
+            return recent.get_certs(view) if epoch == context.epoch else ()
+        boundary = self.storage.get_block(compute_boundary(context.params, epoch))
+        if boundary is None or boundary.certificate is None:
+            return ()
+        return (QUORUM_CERT_CODEC.decode(boundary.certificate),)
+
+    def _read_range(self, recent: RecentBlocks, start: int) -> _StoredRange:
+        """Blocks from `start` up to one with a FinalCert, or tied to one by the headers between, as many as fit in one answer.
+
+        All are of one epoch: one validator set proves them.
+        """
         base = self.storage.base_height
         nothing = _StoredRange((), (), None, base)
         if start < 1 or start > MAX_HEIGHT:
             return nothing
-        stored = self.storage.get_range(start, start + MAX_RANGE_BLOCKS - 1, MAX_BLOCK_BYTES)
+        params = recent.context.params
+        boundary = compute_boundary(params, compute_epoch(params, start))
+        stored = self.storage.get_range(start, min(start + MAX_RANGE_BLOCKS - 1, boundary), MAX_BLOCK_BYTES)
         certified = [position for position, block in enumerate(stored) if block.certificate is not None]
         chosen = stored[: certified[-1] + 1] if certified else stored
         if not chosen:
@@ -116,12 +154,12 @@ class FetchServer:
         return nothing if tie is None else _StoredRange(tuple(Raw(block.encoded) for block in chosen), *tie, base)
 
     def _read_manifest(self) -> _StoredManifest:
-        """The newest snapshot whose block a FinalCert proves already."""
+        """The newest snapshot; its block is an epoch's last one, and has a FinalCert of its own."""
         for height in self.storage.snapshots.list_heights():
-            block, tie = self.storage.get_block(height), self._tie_to_cert(height)
-            if block is not None and tie is not None:
-                return _StoredManifest(Raw(block.encoded), *tie)
-        return _StoredManifest(None, (), None)
+            block = self.storage.get_block(height)
+            if block is not None and block.certificate is not None:
+                return _StoredManifest(Raw(block.encoded), Raw(block.certificate))
+        return _StoredManifest(None, None)
 
     def _tie_to_cert(self, height: int) -> tuple[tuple[Raw, ...], Raw] | None:
         """The headers behind a block up to the first with a FinalCert, none where that is its own, and the FinalCert."""

@@ -161,7 +161,7 @@ def make_app(registry: Registry, context: Context, config: HttpConfig, report: C
         return _respond({"status": "live" if alive else "stalled", "tick_age_ms": age_ms}, 200 if alive else 503)
 
     async def readyz(request: Request) -> Response:
-        readiness = check_readiness(context.api.get_snapshot(), context.api.genesis, context.now_ms())
+        readiness = check_readiness(context.api.get_snapshot(), context.now_ms())
         status = {"ready": 200, "syncing": 206, "not_ready": 503}[readiness.status]
         trusted = config.token is None or _has_token(request, config.token)
         return _respond(readiness if trusted else {"status": readiness.status}, status)

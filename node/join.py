@@ -1,11 +1,12 @@
 """Joining a chain from a snapshot of its state instead of from all of its blocks (rules S2 to S4).
 
-The newest snapshot that any peer proves final is chosen, its chunks are fetched one after the other and kept as they come, so that a
+The newest snapshot that any peer proves final is chosen: by the FinalCert of its block, an epoch's last one, and by the changes of the
+validator set that lead from the genesis' to that epoch's. Its chunks are fetched one after the other and kept as they come, so that a
 restart goes on where it was. Every chunk is proven alone, so whoever sent a wrong one is known at once and nobody else pays for it. A
 peer that is silent is passed after a moment, and one that proves a snapshot of which it then gives nothing is asked for no other.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from enum import Enum
 from functools import partial
 from typing import Final
@@ -16,22 +17,31 @@ from node.errands import PATIENCE_S, Errands
 from node.events import NodeEvent, SnapshotFetched, SnapshotMissing
 from node.network import FetchError, Network
 from node.proofs import check_chunk, check_manifest
-from node.snapshot_store import SnapshotStore
+from node.storage import Storage
 from node.telemetry import Level, Telemetry
-from node.wire import MANIFEST_CODEC, SNAPSHOT_CHUNK_CODEC, FetchSnapshot, FetchSnapshotChunk, Manifest
+from node.wire import (
+    CHAIN_CODEC,
+    MANIFEST_CODEC,
+    SNAPSHOT_CHUNK_CODEC,
+    FetchChain,
+    FetchSnapshot,
+    FetchSnapshotChunk,
+    Manifest,
+)
 from protocol.block import Block
 from protocol.codec import encode
 from protocol.errors import InvalidMessage
 from protocol.genesis import Genesis
 from protocol.ledger.draft import Ledger
 from protocol.ledger.foreign import ledger_from_snapshot
-from protocol.ordering.state import Context
+from protocol.trust import STEP_CODEC, Trust, trust_genesis, walk_steps
 from protocol.units import Height, NodeId
 
 AUTO_JOIN_BLOCKS: Final = 4_096  # some minutes of executing blocks; below that a newcomer rather has them all
 MAX_ASKED: Final = 8  # peers at a time
 MAX_ROUNDS: Final = 4  # snapshots tried before blocks are asked for instead
 WHOLE_TIMEOUT_S: Final = 5.0
+MAX_TRUST_BYTES: Final = 1024 * 1024 * 1024  # no limit: what is kept was proven
 GATHERING_S: Final = 1.0  # a new node hears of the chain from its first peer, before the others are connected
 
 
@@ -50,23 +60,25 @@ class Join:
         self,
         mode: JoinMode,
         genesis: Genesis,
-        store: SnapshotStore,
+        storage: Storage,
         errands: Errands,
         network: Network,
-        context: Context,
+        list_validators: Callable[[], Sequence[NodeId]],
         telemetry: Telemetry,
         nursery: trio.Nursery,
         events: trio.MemorySendChannel[NodeEvent],
     ) -> None:
         self._mode: Final = mode
         self._genesis: Final = genesis
-        self._store: Final = store
+        self._storage: Final = storage
+        self._store: Final = storage.snapshots
         self._errands: Final = errands
         self._network: Final = network
-        self._context: Final = context
+        self._list_validators: Final = list_validators
         self._telemetry: Final = telemetry
         self._nursery: Final = nursery
         self._events: Final = events
+        self._trust: Trust | None = None  # as far as changes of the validator set are here
         self._refused: set[NodeId] = set()  # proved a snapshot and gave nothing of it, or lied
         self._tried: set[bool] = set()  # stranded, or only new, since the last retry
         self.is_running = False
@@ -150,7 +162,10 @@ class Join:
     async def _ask_manifest(self, peer: NodeId) -> Manifest | None:
         try:
             manifest = MANIFEST_CODEC.decode(await self._errands.ask(peer, FetchSnapshot()))
-            return manifest if check_manifest(manifest, self._context) is not None else None
+            if manifest.block is None:
+                return None
+            trust = await self._walk(peer)
+            return manifest if check_manifest(manifest, trust) is not None else None
         except FetchError as error:
             self._telemetry.emit(Level.DEBUG, "snapshot_refused", peer=peer, reason=str(error))
             return None  # another one may answer
@@ -158,6 +173,28 @@ class Join:
             self._errands.charge(peer, error.reason.value, str(error))
             self._refused.add(peer)
             return None
+
+    async def _walk(self, peer: NodeId) -> Trust:
+        """The validator sets as far as this peer's steps, and those that are here, lead.
+
+        Every round brings a step that a quorum signed, or is the last. Raises: FetchError, InvalidMessage.
+        """
+        trust = self._load_trust()
+        while True:
+            answer = CHAIN_CODEC.decode(await self._errands.ask(peer, FetchChain(trust.eras[-1].epoch)))
+            trust = self._load_trust()  # another peer may have told more meanwhile
+            news = [step for step in answer.steps if step.header.epoch >= trust.eras[-1].epoch]
+            if not news:
+                return trust
+            trust = self._trust = walk_steps(trust, news)
+            for step in news:
+                self._storage.add_step(step.header.epoch, encode(step))
+
+    def _load_trust(self) -> Trust:
+        if self._trust is None:
+            stored = self._storage.get_steps(0, MAX_TRUST_BYTES)
+            self._trust = walk_steps(trust_genesis(self._genesis), [STEP_CODEC.decode(step) for step in stored])
+        return self._trust
 
     async def _fetch_chunks(self, block: Block, givers: frozenset[NodeId]) -> bool:
         """Whether every chunk is here now. Who served the last one is asked first for the next."""
@@ -193,7 +230,7 @@ class Join:
         """Whom to ask, in this order: the preferred, validators, others."""
         connected = self._network.connected()
         ordered = sorted(
-            dict.fromkeys((*self._context.peers, *sorted(connected))), key=lambda peer: peer not in preferred
+            dict.fromkeys((*self._list_validators(), *sorted(connected))), key=lambda peer: peer not in preferred
         )
         refused, is_muted = self._refused, self._errands.offences.is_muted
         able = [peer for peer in ordered if peer in connected and peer not in refused and not is_muted(peer)]

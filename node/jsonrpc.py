@@ -15,14 +15,14 @@ from msgspec import UNSET, Meta, UnsetType
 from node.api import NodeApi
 from node.faults import Fault, Reason, Trouble, fault_of
 from node.prompt_check import NO_PROMPTS, PromptCheck
-from node.rpc_types import (
+from node.rpc_discovery import (
     DiscoveredError,
     DiscoveredMethod,
     DiscoveredParam,
     DiscoveredResult,
     Discovery,
-    FaultDetail,
 )
+from node.rpc_types import FaultDetail
 from protocol.errors import Refusal
 
 MAX_BATCH: Final = 32

@@ -9,8 +9,10 @@ from typing import Final
 
 from protocol.jobs.beacon import Onion, is_reveal_valid
 from protocol.ledger.draft import Ledger
+from protocol.ledger.epochs import find_validators, get_epoch
 from protocol.ledger.queries import get_onion
-from protocol.units import Hash, Height, NodeId
+from protocol.units import ZERO_HASH, Hash, Height, NodeId
+from protocol.validators import index_of
 
 
 class Onions:
@@ -26,7 +28,7 @@ class Onions:
         """Make the onion in force on this state, before anything waits for it."""
         stored = get_onion(ledger, self._node)
         if stored is not None:
-            self._get(stored.renewals)
+            self._get(stored.renewals if stored.tip != ZERO_HASH else stored.renewals + 1)
 
     def reveal(self, ledger: Ledger, gap: int) -> Hash | None:
         """The layer `gap` slots after this node's last on this state; None where it has none that others would accept."""
@@ -40,8 +42,11 @@ class Onions:
     def find_renewal(self, final: Ledger) -> tuple[Hash, int] | None:
         """(the next tip, which renewal it is) where half of the onion in force is used up; said once in a snapshot period."""
         stored = get_onion(final, self._node)
-        onion = None if stored is None else self._get(stored.renewals)
-        if stored is None or onion is None or stored.next is not None or 2 * stored.slots < onion.length:
+        if stored is None or not self._is_needed(final):
+            return None
+        self.start(final)  # a newcomer's is made long before its first turn
+        onion = self._get(stored.renewals) if stored.tip != ZERO_HASH else None
+        if onion is None or stored.next is not None or 2 * stored.slots < onion.length:
             return None
         if self._asked_height == final.chain.snapshot_height:
             return None
@@ -49,6 +54,12 @@ class Onions:
         renewal = stored.renewals + 1
         following = self._get(renewal)
         return None if following is None else (following.tip, renewal)
+
+    def _is_needed(self, final: Ledger) -> bool:
+        """Whether this node votes, or will in the next epoch; who left needs no onion until it comes back."""
+        epoch = get_epoch(final)
+        sets = (find_validators(final, each) for each in (epoch, epoch + 1))
+        return any(validators is not None and index_of(validators, self._node) is not None for validators in sets)
 
     def _get(self, renewals: int) -> Onion | None:
         if self._load is None:

@@ -7,15 +7,14 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import compress
 from typing import Final, Protocol, assert_never
 
 from node.chain import Chain, FinalizedBlock
+from node.contexts import Contexts
 from node.events import Chore
-from node.records import decode_record, encode_record, view_of
 from node.telemetry import Level, Telemetry
 from node.timers import Clock, Timers
-from node.wal import VoteWal
+from node.vote_log import VoteLog
 from node.wire import Frame, encode_frame
 from protocol.block import MAX_BLOCK_BYTES, Block
 from protocol.errors import InvalidBlock
@@ -23,16 +22,17 @@ from protocol.evidence import Evidence
 from protocol.ledger.draft import Ledger
 from protocol.ledger.state import BuildContext, get_onion_gap
 from protocol.ordering import effects, events
-from protocol.ordering.messages import MAX_PROPOSAL_BYTES, Proposal, QuorumCert, Vote
+from protocol.ordering.messages import MAX_PROPOSAL_BYTES, QuorumCert
 from protocol.ordering.simplex import step
-from protocol.ordering.state import SimplexState
-from protocol.units import Hash, NodeId, View
+from protocol.ordering.state import SimplexState, make_state, make_tip
+from protocol.params import compute_boundary
+from protocol.units import MAX_UINT, Epoch, Hash, NodeId, View
+from protocol.validators import compute_leader
 
 EMPTY_BLOCK_BYTES: Final = 4 * 1024
 SIGNATURE_BYTES: Final = (
     70  # in a certificate, with its signer and msgpack's marks; one more stands for the certificate's own fields
 )
-WAL_ROTATE_BYTES: Final = 4 * 1024 * 1024
 
 
 class Requests(Protocol):
@@ -42,8 +42,8 @@ class Requests(Protocol):
         """Get a body from one of these peers."""
         ...
 
-    def fetch_certs(self, views: tuple[View, ...], peers: tuple[NodeId, ...]) -> None:
-        """Get certificates of these views."""
+    def fetch_certs(self, epoch: Epoch, views: tuple[View, ...], peers: tuple[NodeId, ...]) -> None:
+        """Get certificates of these views of an epoch."""
         ...
 
     def charge(self, peer: NodeId, reason: str, text: str) -> None:
@@ -69,7 +69,8 @@ class OrderingParts:
     """What ordering works with."""
 
     chain: Chain
-    wal: VoteWal
+    log: VoteLog
+    contexts: Contexts
     clock: Clock
     timers: Timers[events.Timer | Chore]
     telemetry: Telemetry
@@ -92,24 +93,38 @@ class Ordering:
         self.evidence: list[Evidence] = []  # of broken rules, found since the engine last took it
         self._queue: deque[events.Event] = deque()
         self._outbox: list[tuple[tuple[NodeId, ...], bytes]] = []
-        self._records: list[tuple[View, bytes]] = []
-        self._is_sync_due = False
+        self.led: list[QuorumCert] = []  # of blocks that this node led, final since the engine last took them
         self._finalized: list[FinalizedBlock] = []
 
-    def replay(self, records: tuple[bytes, ...]) -> None:
-        """Start the machine on what the log held."""
-        decoded = tuple(decode_record(record) for record in records)
-        if self.state.context.own is None:
-            # A follower whose log fell behind: it has votes of a key that does not sign any more.
-            kept = [not isinstance(record, Vote | Proposal) for record in decoded]
-            records, decoded = tuple(compress(records, kept)), tuple(compress(decoded, kept))
-        self._records = [(view_of(record), encoded) for record, encoded in zip(decoded, records, strict=True)]
-        self.feed(events.Replayed(self.now_ms(), decoded))
+    def replay(self) -> None:
+        """Start the machine on what the log holds."""
+        signing = self._parts.contexts.signing
+        records = tuple(record for record in self._parts.log.records if signing.is_replayed(record))
+        self.feed(events.Replayed(self.now_ms(), records))
+
+    def restart(self, cert: QuorumCert) -> None:
+        """Begin anew on a final block that epochs lie before: nothing of what was heard is of use there."""
+        final = self._parts.chain.final
+        tip = make_tip(final.hash, final.header)
+        context = self._parts.contexts.make(final.ledger, tip, cert)
+        self.state = make_state(context, tip, cert, self.now_ms())
+        self._parts.log.forget((context.epoch, 0))
+        self.replay()
+
+    def permit(self) -> None:
+        """Let this node sign in the running epoch, if it is a validator in it and its permission has come."""
+        context = self.state.context
+        if context.own is not None:
+            return
+        permitted = self._parts.contexts.make(self._parts.chain.final.ledger, context.start, context.start_cert)
+        assert permitted.epoch == context.epoch, (permitted.epoch, context.epoch)
+        if permitted.own is not None:
+            self.feed(events.MaySign(self.now_ms(), permitted))
 
     @property
     def wal_position(self) -> int:
         """How far the log has come; stored with every finalized block."""
-        return self._parts.wal.position
+        return self._parts.log.position
 
     def now_ms(self) -> int:
         """The node's clock."""
@@ -132,10 +147,8 @@ class Ordering:
 
         Raises: StorageFailure, after which the node must stop.
         """
-        if self._is_sync_due:
-            with self._measured_wait():
-                self._parts.wal.sync()
-            self._is_sync_due = False
+        with self._measured_wait():
+            self._parts.log.sync()
         outbox, self._outbox = self._outbox, []
         for peers, frame in outbox:
             for peer in peers:
@@ -156,7 +169,7 @@ class Ordering:
     def _perform(self, effect: effects.Effect) -> None:
         match effect:
             case effects.Persist(record=record, durable=durable):
-                self._persist(record, durable)
+                self._parts.log.append(record, durable=durable)
             case effects.Broadcast(message=message):
                 self.send(self.state.context.peers, message)
             case effects.Send(peers=peers, message=message):
@@ -168,13 +181,13 @@ class Ordering:
             case effects.CheckBlock(block_hash=block_hash, block=block):
                 self._queue.append(self._check(block_hash, block))
             case effects.Finalize(block_hashes=block_hashes, cert=cert):
-                self._finalized.extend(self._parts.chain.finalize(block_hashes, cert, self._parts.wal.position))
-            case effects.EndEpoch():
-                raise AssertionError(effect)  # epoch 0 has no end yet
+                self._finalize(block_hashes, cert)
+            case effects.EndEpoch(cert=cert):
+                self._queue.append(self._start_epoch(cert))
             case effects.FetchBlock(block_hash=block_hash, peers=peers):
                 self._parts.requests.fetch_block(block_hash, peers)
-            case effects.FetchCerts(views=views, peers=peers):
-                self._parts.requests.fetch_certs(views, peers)
+            case effects.FetchCerts(epoch=epoch, views=views, peers=peers):
+                self._parts.requests.fetch_certs(epoch, views, peers)
             case effects.CatchUp(target=target):
                 self.catch_up_target = target
             case effects.EvidenceFound(evidence=evidence):
@@ -188,11 +201,22 @@ class Ordering:
             case _:
                 assert_never(effect)
 
-    def _persist(self, record: events.Record, durable: bool) -> None:
-        encoded = encode_record(record)
-        self._parts.wal.append((encoded,))
-        self._records.append((view_of(record), encoded))
-        self._is_sync_due = self._is_sync_due or durable
+    def _finalize(self, block_hashes: tuple[Hash, ...], cert: QuorumCert) -> None:
+        self._finalized.extend(self._parts.chain.finalize(block_hashes, cert, self.wal_position))
+        context = self.state.context
+        leader = compute_leader(context.validators, context.chain, context.epoch, context.seed, cert.view)
+        if leader == context.own:
+            self.led.append(cert)
+
+    def _start_epoch(self, cert: QuorumCert) -> events.Event:
+        """The epoch behind the boundary that is final now, with the validators whom the state names."""
+        final = self._parts.chain.final
+        context = self._parts.contexts.make(final.ledger, make_tip(final.hash, final.header), cert)
+        self._parts.telemetry.emit(
+            Level.INFO, "epoch_started", epoch=context.epoch, height=final.header.height,
+            validators=len(context.validators.members), signs=context.own is not None,
+        )  # fmt: skip
+        return events.EpochStarted(self.now_ms(), context)
 
     def _build(self, effect: effects.BuildBlock) -> events.Event:
         parent = self._parts.chain.get_executed(effect.parent_hash)
@@ -241,7 +265,7 @@ class Ordering:
         return events.BlockChecked(self.now_ms(), block_hash, valid=True)
 
     def _forget_obsolete(self) -> None:
-        view = self._parts.chain.final.header.view
-        self._records = [record for record in self._records if record[0] > view]
-        if self._parts.wal.size_bytes > WAL_ROTATE_BYTES:
-            self._parts.wal.rotate([encoded for _, encoded in self._records])
+        """Once its boundary is final, everything of an epoch is obsolete; views above it were spent on the boundary itself."""
+        header = self._parts.chain.final.header
+        is_over = header.height == compute_boundary(self.state.context.params, header.epoch)
+        self._parts.log.forget((header.epoch, MAX_UINT if is_over else header.view))

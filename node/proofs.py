@@ -9,6 +9,8 @@ from protocol.merkle_range import check_range as check_entries
 from protocol.ordering.messages import QuorumCert, VoteKind
 from protocol.ordering.state import Context
 from protocol.ordering.votes import check_quorum_cert
+from protocol.params import compute_boundary
+from protocol.trust import Trust, check_final, find_validators
 from protocol.units import Hash, Height
 
 
@@ -28,6 +30,11 @@ def check_range(
             f"blocks from height {final.height + 1}: expected some with a FinalCert, got one alone",
         )
     headers = (*(block.header for block in answer.blocks), *answer.links)
+    if headers[-1].height > context.boundary:
+        raise InvalidMessage(
+            Rejection.OUT_OF_RANGE,
+            f"blocks up to height {headers[-1].height}: expected none above the end of epoch {context.epoch}, height {context.boundary}",
+        )
     hashes = link_headers(headers, final, final_hash)
     _check_end(cert, hashes[-1])
     for block in answer.blocks:
@@ -55,27 +62,28 @@ def link_headers(headers: Sequence[Header], final: Header, final_hash: Hash) -> 
     return hashes
 
 
-def check_manifest(manifest: Manifest, context: Context) -> tuple[Block, Hash] | None:
-    """The block that a manifest proves final, with its hash; None where the peer has no snapshot.
+def check_manifest(manifest: Manifest, trust: Trust) -> tuple[Block, Hash] | None:
+    """The block that a manifest proves final, an epoch's last one, with its hash; None where the peer has no snapshot.
 
-    Raises: InvalidMessage(OUT_OF_RANGE | WRONG_CHAIN | BAD_HEIGHT | BAD_PARENT | BAD_BODY | NO_QUORUM | BAD_SIGNATURE | …).
+    `trust` has walked the changes of the validator set that the same peer tells.
+    Raises: InvalidMessage(OUT_OF_RANGE | WRONG_CHAIN | MISSING_STEPS | BAD_VALIDATORS | BAD_BODY | NO_QUORUM | BAD_SIGNATURE | …).
     """
     block, cert = manifest.block, manifest.final_cert
     if block is None:
         return None
     header = block.header
-    if cert is None or header.height == 0 or header.height % context.params.epoch_heights:
+    boundary = compute_boundary(trust.params, header.epoch)
+    if cert is None or header.height != boundary:
         raise InvalidMessage(
             Rejection.OUT_OF_RANGE,
-            f"snapshot: expected a height divisible by {context.params.epoch_heights} with a FinalCert, got {header.height}",
+            f"snapshot: expected the last block of epoch {header.epoch}, height {boundary}, with a FinalCert, got height {header.height}",
         )
-    if header.chain_id != context.chain:
+    if header.chain_id != trust.chain:
         raise InvalidMessage(Rejection.WRONG_CHAIN, f"snapshot: it is of chain {header.chain_id.hex()[:12]}")
-    block_hash = compute_header_hash(header)
-    _check_end(cert, [block_hash, *link_headers(manifest.links, header, block_hash)][-1])
+    validators = find_validators(trust, header.epoch, header.valset_hash)
+    check_final(trust, header, cert, validators, "snapshot")
     _check_body(block)
-    check_quorum_cert(cert, context.chain, context.epoch, context.validators, context.verify)
-    return block, block_hash
+    return block, compute_header_hash(header)
 
 
 def check_chunk(encoded: bytes, header: Header, first: int) -> SnapshotChunk | None:

@@ -8,8 +8,11 @@ import os
 from pathlib import Path
 from typing import Final
 
+import trio
+
 from node.faults import Fault, Reason, Trouble
 from node.jsonrpc import Context, Method, Registry, describe_registry, make_method, make_registry
+from node.rpc_discovery import Discovery
 from node.rpc_jobs import read_certificate, read_job, read_jobs, read_output, submit_job, wait_job
 from node.rpc_types import (
     AccountParams,
@@ -18,7 +21,6 @@ from node.rpc_types import (
     BlockResult,
     BlockTransaction,
     CertificateResult,
-    Discovery,
     JobList,
     JobListParams,
     JobParams,
@@ -34,14 +36,18 @@ from node.rpc_types import (
     PeerList,
     TransactionParams,
     TransactionResult,
+    TransactionState,
+    TransactionWaitParams,
     WorkerState,
 )
-from node.rpc_views import check_readiness, view_models, view_peer
+from node.rpc_views import check_readiness, find_weight, name_signing, view_account, view_models, view_peer
 from node.version import get_version
 from protocol.block import BLOCK_CODEC
 from protocol.errors import Rejection
 from protocol.jobs.settlement import Phase
-from protocol.ledger.queries import get_account, get_job, list_jobs
+from protocol.ledger.epochs import get_epoch_terms
+from protocol.ledger.queries import get_job, list_jobs
+from protocol.params import compute_boundary
 from protocol.transactions import TRANSACTION_CODEC, author_of, compute_transaction_id
 
 
@@ -49,8 +55,7 @@ async def read_account(context: Context, params: AccountParams) -> AccountResult
     """An account: what it can spend, what it has bonded."""
     snapshot = context.api.get_snapshot()
     node = snapshot.node if params.node is None else bytes.fromhex(params.node)
-    account = get_account(snapshot.ledger, node)
-    return AccountResult(node.hex(), account.balance, account.bonded, account.locked, account.nonce)
+    return view_account(snapshot, node)
 
 
 async def read_block(context: Context, params: BlockParams) -> BlockResult:
@@ -89,6 +94,15 @@ async def submit_transaction(context: Context, params: TransactionParams) -> Tra
     return TransactionResult((await context.api.submit_transaction(signed)).hex())
 
 
+async def wait_transaction(context: Context, params: TransactionWaitParams) -> TransactionState:
+    """Where a transaction is final, once it is, or after timeout_ms."""
+    transaction, snapshot = bytes.fromhex(params.transaction), context.api.get_snapshot()
+    with trio.move_on_after(params.timeout_ms / 1000):
+        while context.api.find_transaction(transaction) is None:
+            snapshot = await context.api.wait_block(snapshot.header.height)
+    return TransactionState(params.transaction.lower(), context.api.find_transaction(transaction))
+
+
 async def read_status(context: Context, _params: Nothing) -> NodeStatus:
     """The node, its chain and whether it is ready, with every check, its reason and its cure."""
     api = context.api
@@ -104,14 +118,20 @@ async def read_status(context: Context, _params: Nothing) -> NodeStatus:
         block_hash=snapshot.header_hash.hex(),
         block_time_ms=snapshot.header.time_ms,
         state_root=snapshot.header.state_root.hex(),
+        epoch=snapshot.epoch,
+        epoch_end=compute_boundary(api.genesis.params, snapshot.epoch),
         view=snapshot.view,
         is_validator=snapshot.is_validator,
+        weight=find_weight(snapshot, snapshot.node, snapshot.epoch),
+        next_weight=find_weight(snapshot, snapshot.node, snapshot.epoch + 1),
+        signing=name_signing(snapshot),
+        signing_from=snapshot.signs_from,
         sync_target=snapshot.sync_target,
         halted=snapshot.halted,
-        readiness=check_readiness(snapshot, api.genesis, context.now_ms()),
+        readiness=check_readiness(snapshot, context.now_ms()),
         peers_connected=sum(peer.connected for peer in snapshot.peers),
         peers_seeing_me=sum(peer.connected and peer.sees_me for peer in snapshot.peers),
-        validators=len(api.genesis.validators),
+        validators=len(get_epoch_terms(snapshot.ledger).validators.members),
         balance=api.get_balance(),
         open_jobs=sum(phase is not Phase.SETTLED for phase in phases),
         waiting_transactions=snapshot.mempool_transactions,
@@ -236,6 +256,14 @@ METHODS: Final[tuple[Method, ...]] = (
         "Gives a signed transaction to the network.",
         _TRANSACTION_REFUSALS,
         submit_transaction,
+    ),
+    make_method(
+        "tx_wait",
+        TransactionWaitParams,
+        TransactionState,
+        "Waits until a transaction is in a final block, at most 30 s a call.",
+        (),
+        wait_transaction,
     ),
     make_method("node_status", Nothing, NodeStatus, "The node, its chain, and whether it is ready.", (), read_status),
     make_method("net_peers", Nothing, PeerList, "The peers, and why they are not connected.", (), read_peers),

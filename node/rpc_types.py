@@ -14,6 +14,8 @@ Amount = Annotated[int, Meta(ge=0, le=MAX_UINT, description="micro-units")]
 Duration = Annotated[int, Meta(ge=0, le=MAX_UINT, description="milliseconds")]
 RuleName = Literal["majority", "reputation"]
 StopName = Literal["end", "length", "context"]
+SigningName = Literal["no", "yes", "asking", "waiting"]
+"""no: it has no vote in this epoch; asking: it waits for what others remember of its votes; waiting: its votes were lost, for a later epoch."""
 StatusName = Literal["open", "accepted", "failed", "inconclusive"]
 
 MAX_WAIT_MS = 30_000
@@ -183,14 +185,30 @@ class AccountParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     node: Hex32 | None = None
 
 
+class UnbondingState(msgspec.Struct, frozen=True):
+    """An amount on its way back from a bond: it arrives with the first block that has reached both this height and this time."""
+
+    amount: int
+    height: int
+    time_ms: int
+
+
 class AccountResult(msgspec.Struct, frozen=True):
-    """What an account owns: balance to spend, bonded stake, the part of it that open jobs hold, and its last nonce."""
+    """What an account owns: balance to spend, bonded stake, the part of it that open jobs hold, its last nonce, and its vote.
+
+    `weight` is its vote in the running epoch, `next_weight` in the next one. `onion`: whether it may become a validator.
+    """
 
     node: str
     balance: int
     bonded: int
     locked: int
     nonce: int
+    unbonding: tuple[UnbondingState, ...] = ()
+    weight: int = 0
+    next_weight: int = 0
+    onion: Literal["none", "waiting", "in_force"] = "none"
+    convicted: bool = False
 
 
 class BlockParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -235,6 +253,20 @@ class TransactionResult(msgspec.Struct, frozen=True):
     transaction: str
 
 
+class TransactionWaitParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Answered once the transaction is in a final block, or the time is over."""
+
+    transaction: Hex32
+    timeout_ms: Annotated[int, Meta(ge=0, le=MAX_WAIT_MS)] = MAX_WAIT_MS
+
+
+class TransactionState(msgspec.Struct, frozen=True):
+    """A transaction and the final block that it is in; null while it is in none that this node holds."""
+
+    transaction: str
+    height: int | None
+
+
 class Check(msgspec.Struct, frozen=True):
     """One condition of being ready; reason and cure are empty where it holds."""
 
@@ -242,49 +274,6 @@ class Check(msgspec.Struct, frozen=True):
     ok: bool
     reason: str
     cure: str
-
-
-class DiscoveredParam(msgspec.Struct, frozen=True):
-    """One parameter of a method, with its JSON Schema."""
-
-    name: str
-    required: bool
-    schema: dict[str, object]
-
-
-class DiscoveredResult(msgspec.Struct, frozen=True):
-    """A method's result, with its JSON Schema."""
-
-    name: str
-    schema: dict[str, object]
-
-
-class DiscoveredError(msgspec.Struct, frozen=True):
-    """One error that a method may answer with."""
-
-    code: int
-    message: str
-    data: FaultDetail
-
-
-class DiscoveredMethod(msgspec.Struct, frozen=True, rename="camel"):
-    """One method in OpenRPC's words."""
-
-    name: str
-    summary: str
-    param_structure: str
-    params: tuple[DiscoveredParam, ...]
-    result: DiscoveredResult
-    errors: tuple[DiscoveredError, ...]
-
-
-class Discovery(msgspec.Struct, frozen=True):
-    """The registry as an OpenRPC document."""
-
-    openrpc: str
-    info: dict[str, str]
-    methods: tuple[DiscoveredMethod, ...]
-    components: dict[str, dict[str, object]]
 
 
 class Readiness(msgspec.Struct, frozen=True):
@@ -314,8 +303,14 @@ class NodeStatus(msgspec.Struct, frozen=True):
     block_hash: str
     block_time_ms: int
     state_root: str
+    epoch: int
+    epoch_end: int  # the last height of this epoch
     view: int
-    is_validator: bool
+    is_validator: bool  # it votes in this epoch
+    weight: int  # its vote in this epoch, whether it signs or not
+    next_weight: int  # its vote in the next one
+    signing: SigningName
+    signing_from: int | None  # the first epoch in which it signs, where that is known
     sync_target: int | None
     halted: str
     readiness: Readiness

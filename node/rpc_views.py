@@ -4,18 +4,40 @@ from functools import lru_cache
 from typing import Final, Literal, assert_never
 
 from node.api import NodeSnapshot, PeerView
-from node.rpc_types import CaptureState, Check, JobState, ModelState, PeerState, Readiness, SeatState, StatusName
+from node.rpc_types import (
+    AccountResult,
+    CaptureState,
+    Check,
+    JobState,
+    ModelState,
+    PeerState,
+    Readiness,
+    SeatState,
+    SigningName,
+    StatusName,
+    UnbondingState,
+)
 from protocol.digest import Digest, compute_distance
-from protocol.genesis import Genesis
 from protocol.jobs.agreement import Decision
 from protocol.jobs.capture import Capture, compute_capture
 from protocol.jobs.committee import Candidate, weight_of
 from protocol.jobs.settlement import Phase, SeatEnd, Settlement
-from protocol.ledger.epochs import get_epoch_terms
-from protocol.ledger.queries import JobView, SeatView, get_candidates, list_models, list_served_models
+from protocol.ledger.epochs import find_validators, get_epoch_terms
+from protocol.ledger.queries import (
+    JobView,
+    SeatView,
+    get_account,
+    get_candidates,
+    get_conviction,
+    get_onion,
+    list_models,
+    list_served_models,
+    list_unbonding,
+)
 from protocol.models import ModelCard
 from protocol.transactions import AgreementRule
-from protocol.units import ZERO_HASH, Height, ModelId, PartsPerMillion
+from protocol.units import ZERO_HASH, Epoch, Height, Micro, ModelId, NodeId, PartsPerMillion
+from protocol.validators import index_of
 
 STALE_TICK_MS: Final = 5_000  # the loop turns at least every idle interval (2 s); 5 s without a turn is a stall
 BAD_SHARE_PPM: Final = 200_000  # the share of bad weight that the printed chance of capture supposes
@@ -190,6 +212,44 @@ def _compute_capture(candidates: tuple[Candidate, ...], rule: AgreementRule, sea
     return compute_capture(candidates, rule, seats, divisor, BAD_SHARE_PPM)
 
 
+def view_account(snapshot: NodeSnapshot, node: NodeId) -> AccountResult:
+    """An account, its stake and its vote."""
+    ledger = snapshot.ledger
+    account, onion = get_account(ledger, node), get_onion(ledger, node)
+    unbonding = list_unbonding(ledger, node)
+    in_force = onion is not None and onion.tip != ZERO_HASH
+    return AccountResult(
+        node=node.hex(),
+        balance=account.balance,
+        bonded=account.bonded,
+        locked=account.locked,
+        nonce=account.nonce,
+        unbonding=tuple(UnbondingState(entry.amount, height, entry.release_ms) for height, entry in unbonding),
+        weight=find_weight(snapshot, node, snapshot.epoch),
+        next_weight=find_weight(snapshot, node, snapshot.epoch + 1),
+        onion="in_force" if in_force else "none" if onion is None else "waiting",
+        convicted=get_conviction(ledger, node) is not None,
+    )
+
+
+def find_weight(snapshot: NodeSnapshot, node: NodeId, epoch: Epoch) -> Micro:
+    """A node's vote in an epoch; 0 where it has none, or the state does not know the epoch's validators."""
+    validators = find_validators(snapshot.ledger, epoch)
+    index = None if validators is None else index_of(validators, node)
+    return 0 if validators is None or index is None else validators.members[index].weight
+
+
+def name_signing(snapshot: NodeSnapshot) -> SigningName:
+    """Whether this node signs in this epoch, and why not."""
+    if snapshot.is_validator:
+        return "yes"
+    if snapshot.signs_from is not None and snapshot.signs_from > snapshot.epoch:
+        return "waiting"
+    if find_weight(snapshot, snapshot.node, snapshot.epoch) == 0:
+        return "no"
+    return "asking"
+
+
 def view_peer(peer: PeerView) -> PeerState:
     """A peer as it travels."""
     return PeerState(
@@ -204,12 +264,12 @@ def view_peer(peer: PeerView) -> PeerState:
     )
 
 
-def check_readiness(snapshot: NodeSnapshot, genesis: Genesis, now_ms: int) -> Readiness:
+def check_readiness(snapshot: NodeSnapshot, now_ms: int) -> Readiness:
     """Whether the node can serve, with every condition."""
     checks = (
         _check_loop(snapshot, now_ms),
         _make_check("ordering", not snapshot.halted, snapshot.halted, "read the log, then restart the node"),
-        _check_peers(snapshot, genesis),
+        _check_peers(snapshot),
         _check_worker(snapshot),
         _make_check(
             "height", snapshot.header.height >= 1, "no block is final yet", "wait until more validators are up"
@@ -240,10 +300,10 @@ def _check_worker(snapshot: NodeSnapshot) -> Check:
     return _make_check("worker", snapshot.worker.ready or not serves, reason, "wait; if it stays so, read the log")
 
 
-def _check_peers(snapshot: NodeSnapshot, genesis: Genesis) -> Check:
+def _check_peers(snapshot: NodeSnapshot) -> Check:
     """Who confirms that they see a validator must, with it, be able to form a quorum; a follower needs one peer to follow."""
     seeing = {peer.node for peer in snapshot.peers if peer.connected and peer.sees_me} | {snapshot.node}
-    weights = {validator.node: validator.stake for validator in genesis.validators}
+    weights = {member.node: member.weight for member in get_epoch_terms(snapshot.ledger).validators.members}
     if snapshot.node not in weights:
         return _make_check(
             "peers",

@@ -45,8 +45,10 @@ class Service:
             header=final.header,
             header_hash=final.hash,
             ledger=final.ledger,
+            epoch=state.context.epoch,
             view=state.view,
             is_validator=state.context.own is not None,
+            signs_from=parts.signing.from_epoch,
             sync_target=self._estimate_target() if parts.catch_up.is_running else None,
             halted=parts.ordering.halted,
             peers=self._list_peers(),
@@ -94,6 +96,11 @@ class Service:
         """A finalized block's canonical bytes and hash, or None where this node has none at that height."""
         stored = self.storage.get_block(height)
         return None if stored is None else (stored.encoded, stored.hash)
+
+    def find_transaction(self, transaction: Hash) -> Height | None:
+        """The height of the final block that a transaction is in, or None where it is in none that this node holds."""
+        place = self.storage.get_transaction(transaction)
+        return None if place is None else place.height
 
     async def fetch_output(self, output_hash: Hash, holders: tuple[NodeId, ...]) -> Output:
         """An output by its hash: from disk, or from any of the holders, checked against the hash.

@@ -13,6 +13,7 @@ from typing import Final
 from node.block_scan import SELECT_BLOCK, check_newest_blocks, read_base_height
 from node.database import database_fault, open_database, read_meta, read_number, transaction, write_meta
 from node.disk import DamagedStorage, StorageFailure
+from node.log_binding import LogBinding
 from node.snapshot_store import SnapshotStore, complete_snapshot, forget_joining
 from node.stored import (
     BlockCommit,
@@ -25,7 +26,7 @@ from node.stored import (
     TransactionPlace,
     encode_stored_block,
 )
-from protocol.units import ChainId, Hash, Height, JobId
+from protocol.units import ChainId, Epoch, Hash, Height, JobId
 
 __all__ = [
     "BlockCommit",
@@ -47,7 +48,7 @@ CHECKPOINT_BYTES: Final = 4 * 1024 * 1024
 class Storage:
     """The open database. Belongs to the thread that opened it; every method may raise StorageFailure, after which the node stops."""
 
-    __slots__ = ("_connection", "_failed", "_path", "base_height", "snapshots", "sqlite_version")
+    __slots__ = ("_connection", "_failed", "_path", "base_height", "log", "snapshots", "sqlite_version")
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self._path = path
@@ -55,6 +56,7 @@ class Storage:
         self._failed = False
         self.sqlite_version: Final = sqlite3.sqlite_version
         self.snapshots: Final = SnapshotStore(self._access, self._transaction)
+        self.log: Final = LogBinding(self._access, self._transaction)
         self.base_height = read_base_height(connection)  # the lowest block that is here, or will be
 
     # Chain
@@ -64,23 +66,6 @@ class Storage:
         with self._access():
             hash_ = read_meta(self._connection, "final_hash")
             return None if hash_ is None else FinalPoint(read_number(self._connection, "final_height"), hash_)
-
-    def get_wal_position(self) -> int:
-        """The highest position of the vote log at any commit; 0 before the first."""
-        with self._access():
-            return read_number(self._connection, "wal_position")
-
-    def bind_wal(self, lineage: bytes, position: int) -> bool:
-        """Whether this log has every vote that was ever cast beside this database (rule R10): it is the one known here, and no older copy.
-
-        The first log seen before any block is final becomes the known one.
-        """
-        with self._transaction() as connection:
-            known = read_meta(connection, "wal_lineage")
-            if known is None and read_number(connection, "final_height") == 0:
-                write_meta(connection, "wal_lineage", lineage)
-                return True
-            return known == lineage and position >= read_number(connection, "wal_position")
 
     def store_genesis(self, genesis_hash: Hash, state: Mapping[bytes, bytes]) -> None:
         """Put the first state in an empty database, as height 0."""
@@ -113,6 +98,7 @@ class Storage:
             connection.executemany(
                 "INSERT INTO jobs VALUES (?, ?, ?)", [(job.job, job.submitted, job.settled) for job in snapshot.jobs]
             )
+            _insert_step(connection, block.epoch, snapshot.step)
             write_meta(connection, "base_height", str(block.height).encode())
             _write_final(connection, block.height, block.hash, snapshot.wal_position)
             complete_snapshot(connection, block.height)
@@ -167,6 +153,32 @@ class Storage:
             SELECT_BLOCK + "WHERE certificate IS NOT NULL AND height <= ? ORDER BY height DESC LIMIT 1",
             2**63 - 1,
         )
+
+    def get_steps(self, from_epoch: Epoch, max_bytes: int) -> tuple[bytes, ...]:
+        """The changes of the validator set at the end of this epoch and later ones, ascending, as many as fit."""
+        found: list[bytes] = []
+        with self._access() as connection:
+            rows = connection.execute("SELECT step FROM chain_steps WHERE epoch >= ? ORDER BY epoch", (from_epoch,))
+            for (step,) in rows:
+                max_bytes -= len(step)
+                if max_bytes < 0:
+                    break
+                found.append(step)
+            rows.close()
+        return tuple(found)
+
+    def add_step(self, epoch: Epoch, step: bytes) -> None:
+        """Keep a change of the validator set that was proven, though the chain here has not come so far."""
+        with self._transaction() as connection:
+            _insert_step(connection, epoch, step)
+
+    def get_newest_certificates(self, limit: int) -> tuple[bytes, ...]:
+        """The FinalCerts of the newest blocks that have one, newest first."""
+        with self._access() as connection:
+            rows = connection.execute(
+                "SELECT certificate FROM blocks WHERE certificate IS NOT NULL ORDER BY height DESC LIMIT ?", (limit,)
+            )
+            return tuple(row[0] for row in rows)
 
     def get_transaction(self, transaction: Hash) -> TransactionPlace | None:
         """Where a transaction became final, if it did."""
@@ -349,6 +361,7 @@ def _insert_block(connection: sqlite3.Connection, commit: BlockCommit) -> None:
             connection.execute(
                 "INSERT INTO state VALUES (?, ?) ON CONFLICT(key) DO UPDATE SET value = excluded.value", (key, value)
             )
+    _insert_step(connection, block.epoch, commit.step)
     connection.executemany("INSERT INTO jobs VALUES (?, ?, NULL)", [(job, block.height) for job in commit.submitted])
     connection.executemany("UPDATE jobs SET settled = ? WHERE job = ?", [(block.height, job) for job in commit.settled])
     _write_final(connection, block.height, block.hash, commit.wal_position)
@@ -363,6 +376,11 @@ def _insert_block_row(connection: sqlite3.Connection, block: StoredBlock, transa
         "INSERT INTO transactions VALUES (?, ?, ?)",
         [(transaction, block.height, position) for position, transaction in enumerate(transactions)],
     )
+
+
+def _insert_step(connection: sqlite3.Connection, epoch: Epoch, step: bytes | None) -> None:
+    if step is not None:  # two of an epoch differ in their signatures only
+        connection.execute("INSERT INTO chain_steps VALUES (?, ?) ON CONFLICT DO NOTHING", (epoch, step))
 
 
 def _insert_output(connection: sqlite3.Connection, output_hash: Hash, encoded: bytes, height: Height) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import Final
 
 from protocol.block import BLOCK_CODEC, Block
@@ -9,6 +10,16 @@ from protocol.codec import encode
 from protocol.units import Epoch, Hash, Height, JobId, View
 
 _BLOCK_ARRAY: Final = b"\x92"  # msgpack: an array of two, the header and the body
+
+
+class LogState(Enum):
+    """What chain.db knows of the vote log beside it."""
+
+    COMPLETE = "complete"  # it has been here since the first block, or has said since when, and is no older copy
+    UNKNOWN = (
+        "unknown"  # it was there when the database was made: it may be new, too, or all that is left of an older home
+    )
+    BEHIND = "behind"  # it is another log, or an older copy
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +54,7 @@ class BlockCommit:
     submitted: tuple[JobId, ...]
     settled: tuple[JobId, ...]
     wal_position: int  # VoteWal.position when this was committed: a log that is behind it is an old copy
+    step: bytes | None = None  # the encoded ChainStep, where another validator set follows on this block
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +91,7 @@ class InstalledSnapshot:
     state: Mapping[bytes, bytes]
     jobs: tuple[JobPlace, ...]  # those that the state still knows
     wal_position: int
+    step: bytes | None = None  # as in a BlockCommit; those of the epochs before were kept as they came
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ from protocol.codec import Codec, Message, encode
 from protocol.errors import InvalidMessage, Rejection
 from protocol.merkle_range import RangeProof
 from protocol.ordering.messages import PROPOSAL_CODEC, QUORUM_CERT_CODEC, VOTE_CODEC, Proposal, QuorumCert, Vote
-from protocol.units import Hash, Height, NodeId, View
+from protocol.trust import ChainStep
+from protocol.units import Epoch, Hash, Height, NodeId, View
 
 MAX_BATCH_BYTES: Final = 32 * 1024
 MAX_FETCH_REQUEST_BYTES: Final = 256
@@ -26,6 +27,8 @@ OUTPUT_CHUNK_BYTES: Final = 256 * 1024
 SNAPSHOT_CHUNK_BYTES: Final = 256 * 1024  # of keys and values: the entry that reaches it is a chunk's last one
 MAX_STATE_VALUE_BYTES: Final = 512 * 1024
 MAX_CHUNK_ENTRIES: Final = 64 * 1024
+MAX_CHAIN_BYTES: Final = 512 * 1024
+MAX_CHAIN_STEPS: Final = 1_024  # small sets change in a few hundred bytes
 
 TOPIC_TRANSACTIONS: Final = "transactions"
 TOPIC_CERTIFICATES: Final = "final-certificates"
@@ -43,6 +46,7 @@ class Status(Message, frozen=True):
     final_height: Height
     final_hash: Hash
     base_height: Height  # the lowest block it still serves
+    epoch: Epoch  # of the next block
     view: View
     sees: Annotated[tuple[NodeId, ...], Meta(max_length=256)]
 
@@ -118,8 +122,9 @@ class FetchBody(Message, frozen=True, tag=2):
 
 
 class FetchCert(Message, frozen=True, tag=3):
-    """The certificates of a view that let it be left: NotarCert, NullCert or FinalCert."""
+    """The certificates of a view that let it be left: NotarCert, NullCert or FinalCert; of an epoch that is over, its boundary's FinalCert."""
 
+    epoch: Epoch
     view: View
 
 
@@ -141,7 +146,26 @@ class FetchSnapshotChunk(Message, frozen=True, tag=6):
     first: Annotated[int, Meta(ge=0, le=2**40)]
 
 
-FetchRequest: TypeAlias = FetchBlocks | FetchBody | FetchCert | FetchOutput | FetchSnapshot | FetchSnapshotChunk
+class FetchChain(Message, frozen=True, tag=7):
+    """The changes of the validator set at the end of this epoch and later ones."""
+
+    from_epoch: Annotated[int, Meta(ge=0, le=2**62)]
+
+
+class FetchRecollection(Message, frozen=True, tag=8):
+    """What the peer remembers of the asker's own signatures (rule R10)."""
+
+
+FetchRequest: TypeAlias = (
+    FetchBlocks
+    | FetchBody
+    | FetchCert
+    | FetchOutput
+    | FetchSnapshot
+    | FetchSnapshotChunk
+    | FetchChain
+    | FetchRecollection
+)
 
 
 class BlockRange(Message, frozen=True):
@@ -157,11 +181,16 @@ class BlockRange(Message, frozen=True):
 
 
 class Manifest(Message, frozen=True):
-    """The block whose state a snapshot is, headers from it to one with a FinalCert, and that. All none where there is no snapshot."""
+    """The block whose state a snapshot is, an epoch's last one, and its FinalCert. None where there is no snapshot."""
 
     block: Block | None
-    links: Annotated[tuple[Header, ...], Meta(max_length=MAX_RANGE_LINKS)]
     final_cert: QuorumCert | None
+
+
+class Chain(Message, frozen=True):
+    """Changes of the validator set, ascending, as many as fit; none where none is left."""
+
+    steps: Annotated[tuple[ChainStep, ...], Meta(max_length=MAX_CHAIN_STEPS)]
 
 
 Key: TypeAlias = Annotated[bytes, Meta(min_length=1, max_length=256)]
@@ -187,6 +216,13 @@ class Certs(Message, frozen=True):
     certs: Annotated[tuple[QuorumCert, ...], Meta(max_length=3)]
 
 
+class Recollection(Message, frozen=True):
+    """The epoch that a node is in, and the newest vote of the asker that it remembers."""
+
+    epoch: Epoch
+    vote: Vote | None
+
+
 class OutputChunk(Message, frozen=True):
     """Bytes of an output from an offset on; total is 0 where this node does not hold it."""
 
@@ -199,5 +235,7 @@ BLOCK_RANGE_CODEC: Final = Codec[BlockRange](BlockRange, MAX_FETCH_RESPONSE_BYTE
 BODY_CODEC: Final = Codec[Body](Body, MAX_FETCH_RESPONSE_BYTES)
 CERTS_CODEC: Final = Codec[Certs](Certs, MAX_FETCH_RESPONSE_BYTES)
 OUTPUT_CHUNK_CODEC: Final = Codec[OutputChunk](OutputChunk, OUTPUT_CHUNK_BYTES + 64)
+RECOLLECTION_CODEC: Final = Codec[Recollection](Recollection, 512)
+CHAIN_CODEC: Final = Codec[Chain](Chain, MAX_FETCH_RESPONSE_BYTES)
 MANIFEST_CODEC: Final = Codec[Manifest](Manifest, MAX_FETCH_RESPONSE_BYTES)
 SNAPSHOT_CHUNK_CODEC: Final = Codec[SnapshotChunk](SnapshotChunk, MAX_FETCH_RESPONSE_BYTES)

@@ -1,11 +1,14 @@
 """`quorate status`, `peers`, `balance`, `version`: what a node says about itself."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from node.commands import options
 from node.faults import Exit
+
+if TYPE_CHECKING:
+    from node.rpc_types import AccountResult
 
 
 def status(
@@ -73,10 +76,25 @@ def balance(
         ("account", account.node),
         ("balance", f"{format_units(account.balance)} units"),
         ("bonded", f"{format_units(account.bonded)} units ({format_units(account.locked)} held by open jobs)"),
+        *(
+            ("unbonding", f"{format_units(each.amount)} units, from height {each.height:,} on")
+            for each in account.unbonding
+        ),
+        ("vote", _describe_vote(account)),
         ("last nonce", str(account.nonce)),
     ]
     print_facts(open_console(), facts)
     return Exit.OK
+
+
+def _describe_vote(account: "AccountResult") -> str:
+    from node.render import format_units
+
+    if account.convicted:
+        return "none, and never again: it was convicted of breaking a voting rule"
+    if account.weight == account.next_weight:
+        return f"{format_units(account.weight)} units" if account.weight else "none"
+    return f"{format_units(account.weight)} units, {format_units(account.next_weight)} in the next epoch"
 
 
 def version(as_json: options.Json = False) -> int:

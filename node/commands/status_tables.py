@@ -28,11 +28,11 @@ def print_status(url: str, status: NodeStatus, models: Iterable[ModelState]) -> 
 
 def _list_facts(url: str, status: NodeStatus) -> list[tuple[str, str]]:
     behind = "" if status.sync_target is None else f", catching up to {status.sync_target:,}"
-    role = "validator" if status.is_validator else "follower"
     return [
-        ("node", f"{shorten(status.node)} · {role}"),
+        ("node", f"{shorten(status.node)} · {_describe_role(status)}"),
         ("state", status.readiness.status.replace("_", " ")),
         ("network", f"{status.chain_name} · chain {shorten(status.chain_id)} · {status.validators} validators"),
+        ("epoch", f"{status.epoch:,}, up to height {status.epoch_end:,} · {_describe_vote(status)}"),
         ("height", f"{status.height:,}{behind} · view {status.view:,} · block {shorten(status.block_hash)}"),
         ("peers", f"{status.peers_connected} connected, {status.peers_seeing_me} of them see this node"),
         ("account", f"{format_units(status.balance)} units"),
@@ -41,6 +41,27 @@ def _list_facts(url: str, status: NodeStatus) -> list[tuple[str, str]]:
         ("up", f"{format_duration(status.uptime_ms)} · {status.rss_bytes / 2**20:.0f} MiB · quorate {status.version}"),
         ("rpc", url),
     ]
+
+
+def _describe_role(status: NodeStatus) -> str:
+    match status.signing:
+        case "yes":
+            return "validator"
+        case "no":
+            return "follower"
+        case "asking":
+            return "observer: it asks the other validators what they remember of its votes, and signs when it knows"
+        case "waiting":
+            return f"observer: its votes were lost, so it signs again, by itself, from epoch {status.signing_from} on"
+
+
+def _describe_vote(status: NodeStatus) -> str:
+    if not status.weight and not status.next_weight:
+        return "no vote"
+    now = f"{format_units(status.weight)} units vote" if status.weight else "no vote yet"
+    if status.weight == status.next_weight:
+        return now
+    return f"{now}, {format_units(status.next_weight)} in the next"
 
 
 def _describe_worker(status: NodeStatus) -> str:

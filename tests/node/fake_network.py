@@ -155,6 +155,8 @@ class FakeNetwork:
             raise FetchError(FetchFault.NOT_CONNECTED, "no link")
         with trio.move_on_after(timeout_s):
             await trio.sleep(DELAY_S)
+            if not self._hub.is_linked(self._node, node_id):
+                raise FetchError(FetchFault.BROKEN, "it left")
             try:
                 answer = await self._hub.ports[node_id].handler(self._node, data)
             except FetchRefused as refusal:

@@ -80,7 +80,7 @@ class FakeNode:
     job_answers: dict[JobId, dict[NodeId, RevealPayload]] = field(default_factory=dict)
     certificates: dict[JobId, bytes] = field(default_factory=dict)
     request_ids: dict[str, JobId] = field(default_factory=dict)
-    known: set[Hash] = field(default_factory=set)
+    known: dict[Hash, Height] = field(default_factory=dict)  # transactions, and where they are
 
     @property
     def genesis(self) -> Genesis:
@@ -97,8 +97,10 @@ class FakeNode:
             header=chain.header,
             header_hash=compute_header_hash(chain.header),
             ledger=chain.ledger,
+            epoch=chain.header.epoch,
             view=chain.header.view + 1,
             is_validator=True,
+            signs_from=0,
             sync_target=self.sync_target,
             halted=self.halted,
             peers=tuple(self._view_peer(name) for name in ("v1", "v2", "v3", "v4")),
@@ -126,8 +128,8 @@ class FakeNode:
             raise InvalidTransaction(Rejection.DUPLICATE, f"transaction {transaction.hex()[:12]} is waiting already")
         check_transaction(self.chain.ledger, signed)
         check_transaction_signature(self.chain.ledger.constants.chain_id, signed)
-        self.known.add(transaction)
         self.chain.step(signed)
+        self.known[transaction] = self.chain.header.height
         return transaction
 
     async def submit_job(self, job: JobRequest, request_id: str | None) -> tuple[JobId, bool]:
@@ -191,6 +193,9 @@ class FakeNode:
             if block.header.height == height:
                 return encode(block), compute_header_hash(block.header)
         return None
+
+    def find_transaction(self, transaction: Hash) -> Height | None:
+        return self.known.get(transaction)
 
     async def fetch_output(self, output_hash: Hash, holders: tuple[NodeId, ...]) -> TextOutput:
         for output in self._outputs():

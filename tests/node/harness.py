@@ -24,8 +24,12 @@ from node.telemetry import Level, Telemetry
 from node.wal import open_wal
 from protocol.digest import Digest, DigestFamily
 from protocol.genesis import Genesis, compute_chain_id
-from protocol.ledger.queries import JobView, get_job
+from protocol.ledger.epochs import get_epoch, get_validators
+from protocol.ledger.queries import JobView, get_account, get_job
 from protocol.models import StopReason, TextOutput
+from protocol.params import UNIT
+from protocol.transactions import AccountTransaction, Bond, RenewOnion, sign_transaction
+from protocol.validators import index_of
 from tests.node.fake_network import FakeNetwork, Hub, Port
 from tests.protocol.builders import ONION_LAYERS, START_MS, make_genesis, make_hash, make_key, make_onion
 
@@ -33,9 +37,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
 
+    from node.storage import Storage
     from protocol.jobs.beacon import Onion
     from protocol.ledger.draft import Ledger
-    from protocol.units import Height, JobId, NodeId
+    from protocol.units import Epoch, Height, JobId, NodeId
 
 CHANNEL_EVENTS: Final = 4096
 PATIENCE_S: Final = 120  # of simulated time
@@ -245,6 +250,35 @@ class LiveNode:
             while self.service.shelf.get(job) is None:
                 await self.node.engine.wait_finalized()
             return await self.service.build_certificate(job)
+
+    async def send(self, kind: Callable[..., AccountTransaction], *more: object) -> None:
+        """A transaction of this node's own account, once it is final here."""
+        nonce = get_account(self.ledger, self.id).nonce + 1
+        body = kind(self.id, nonce, self.height + 1_000, *more)
+        await self.service.submit_transaction(
+            sign_transaction(make_key(self.name), self.ledger.constants.chain_id, body)
+        )
+        with trio.fail_after(PATIENCE_S):
+            while get_account(self.ledger, self.id).nonce < nonce:
+                await self.node.engine.wait_finalized()
+
+    async def become_validator(self, units: int = 100) -> None:
+        """Bond and register the first hash onion."""
+        await self.send(Bond, units * UNIT)
+        await self.send(RenewOnion, self.load_onion(1).tip, 1)
+
+    def find_index(self, epoch: Epoch) -> int | None:
+        """This node's place in the validator set of an epoch, by its own state."""
+        return index_of(get_validators(self.ledger, epoch), self.id)
+
+    @property
+    def epoch(self) -> Epoch:
+        """The epoch of the next block."""
+        return get_epoch(self.ledger)
+
+    @property
+    def storage(self) -> Storage:
+        return self.service.storage
 
     def list_events(self, name: str) -> list[dict[str, object]]:
         """What the node logged under this name."""

@@ -285,7 +285,18 @@ def test_balance_is_in_units(quorate, url) -> None:
     code, out, _ = quorate("balance", "--rpc", url)
     assert (code, "1,000 units" in out) == (Exit.OK, True)
     other = json.loads(quorate("balance", "00" * 32, "--rpc", url, "--json")[1])
-    assert other == {"node": "00" * 32, "balance": 0, "bonded": 0, "locked": 0, "nonce": 0}
+    assert other == {
+        "node": "00" * 32,
+        "balance": 0,
+        "bonded": 0,
+        "locked": 0,
+        "nonce": 0,
+        "unbonding": [],
+        "weight": 0,
+        "next_weight": 0,
+        "onion": "none",
+        "convicted": False,
+    }
     assert quorate("balance", "xyz", "--rpc", url)[0] == Exit.USAGE
 
 

@@ -115,7 +115,7 @@ async def test_a_steady_offender_is_not_heard_until_it_has_kept_still(homes: Pat
         await victim.node.engine.wait_finalized()
         assert len(victim.list_events("peer_charged")) == BURST
         assert len(victim.list_events("peer_muted")) == 1
-        status = encode_frame(Status(7, b"h" * 32, 1, 9, ()))
+        status = encode_frame(Status(7, b"h" * 32, 1, 0, 9, ()))
         victim.push(DirectMessage(stranger, status))
         await victim.node.engine.wait_finalized()
         assert stranger not in victim.node.engine.statuses
@@ -188,6 +188,8 @@ async def test_an_output_comes_in_chunks_from_the_holder_that_tells_the_truth(
         serve_output(world, liar, other)
         honest.parts.postbox._storage.store_output(output_hash, encoded, 0)
         holders = (liar.id, forgetful.id, honest.id)
+        await world.wait_height(1)
+        world.hub.requests.clear()
         assert await asker.service.fetch_output(output_hash, holders) == OUTPUT
         assert asker.count_charges() == {liar.id.hex(): ["bad_output"]}
         assert world.hub.requests[asker.id, honest.id] == 2
@@ -217,6 +219,8 @@ async def test_a_holder_that_drips_or_claims_too_much_is_left_after_one_request(
     async with open_world(homes) as world:
         asker, liar = world.nodes[:2]
         serve_output(world, liar, encode(OUTPUT), step, total)
+        await world.wait_height(1)
+        world.hub.requests.clear()
         with pytest.raises(OutputUnavailable):
             await asker.service.fetch_output(compute_output_hash(OUTPUT), (liar.id,))
         assert world.hub.requests[asker.id, liar.id] == 1

@@ -139,7 +139,7 @@ CHUNK_LIES = {
 MANIFEST_LIES = {
     "a wrong signature": change_cert,
     "another state root": change_root,
-    "no snapshot": lambda _: encode(Manifest(None, (), None)),
+    "no snapshot": lambda _: encode(Manifest(None, None)),
     "no message": lambda _: b"\xc1" * 100,
 }
 HARMLESS = {"no chunks", "no snapshot"}  # an honest peer may have none
@@ -220,7 +220,7 @@ async def test_a_silent_peer_and_one_that_claims_great_heights_cost_a_moment(
     async with make_world(homes) as world:
         newcomer, silent = make_newcomer(world), find_first_asked(world)
         world.hub.ports[silent.id].handler = be_silent
-        boast = encode_frame(Status(2**62, b"h" * 32, 1, 2**62, ()))
+        boast = encode_frame(Status(2**62, b"h" * 32, 1, 2**62, 2**62, ()))
         started = trio.current_time()
         await world.start(newcomer)
         newcomer.push(DirectMessage(world.nodes[1].id, boast))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 from collections import defaultdict
 from dataclasses import replace as replace_fields
 from typing import TYPE_CHECKING
@@ -82,43 +81,6 @@ async def test_all_nodes_stopped_at_once_go_on_from_where_they_were(homes: Path,
         for node in world.nodes:
             await node.wait_settled(job)
             assert_one_voice(world, node)
-
-
-async def test_a_log_that_is_behind_the_chain_follows_and_never_signs_again(
-    homes: Path, autojump_clock: object
-) -> None:
-    async with open_world(homes, 4, make_genesis(NAMES, params=QUICK)) as world:
-        node = world.nodes[3]
-        log = node.home / "votes.wal"
-        await world.wait_height(3)
-        await node.stop()
-        shutil.copy(log, homes / "old.wal")
-        await world.start(node)
-        await world.wait_height(8)
-        await node.stop()
-        shutil.copy(homes / "old.wal", log)
-        for _ in range(2):  # also at a second start, when it has grown
-            await world.start(node)
-            world.hub.sent.clear()
-            await world.wait_height(world.nodes[0].height + 10)
-            assert list(list_votes(world, node)) == []
-            assert not node.service.get_snapshot().is_validator
-            await node.stop()
-        assert len(node.list_events("votes_wal_behind")) == 2
-
-
-async def test_a_lost_log_follows_and_never_signs_again(homes: Path, autojump_clock: object) -> None:
-    async with open_world(homes, 4, make_genesis(NAMES, params=QUICK)) as world:
-        node = world.nodes[3]
-        await world.wait_height(5)
-        await node.stop()
-        (node.home / "votes.wal").unlink()
-        for _ in range(2):
-            await world.start(node)
-            world.hub.sent.clear()
-            await world.wait_height(world.nodes[0].height + 10)
-            assert list(list_votes(world, node)) == []
-            await node.stop()
 
 
 async def test_a_disk_that_is_full_for_votes_ends_the_node_which_goes_on_with_room(

@@ -4,7 +4,7 @@ import pytest
 
 from node.disk import DamagedStorage
 from node.ordering import SIGNATURE_BYTES
-from node.records import decode_record, encode_record, view_of
+from node.records import decode_record, encode_record, place_of
 from protocol.codec import encode
 from protocol.ordering.messages import QuorumCert, Vote, VoteKind
 
@@ -12,13 +12,13 @@ VOTE = Vote(VoteKind.NULL, 0, 7, bytes(32), 1, b"s" * 64)
 CERT = QuorumCert(VoteKind.NOTAR, 0, 8, b"h" * 32, (0, 1, 2), (b"s" * 64,) * 3)
 
 
-@pytest.mark.parametrize("record, view", [(VOTE, 7), (CERT, 8)], ids=["vote", "cert"])
-def test_a_record_comes_back_with_its_view(record: Vote | QuorumCert, view: int) -> None:
+@pytest.mark.parametrize("record, place", [(VOTE, (0, 7)), (CERT, (0, 8))], ids=["vote", "cert"])
+def test_a_record_comes_back_with_its_place(record: Vote | QuorumCert, place: tuple[int, int]) -> None:
     assert decode_record(encode_record(record)) == record
-    assert view_of(record) == view
+    assert place_of(record) == place
 
 
-@pytest.mark.parametrize("encoded", [b"", b"\x00\x90", b"\x05\x90", b"\x01\x90", encode_record(VOTE)[:-1]])
+@pytest.mark.parametrize("encoded", [b"", b"\x00\x90", b"\x07\x90", b"\x01\x90", encode_record(VOTE)[:-1]])
 def test_bytes_that_are_no_record_are_damage(encoded: bytes) -> None:
     with pytest.raises(DamagedStorage, match=r"votes\.wal"):
         decode_record(encoded)

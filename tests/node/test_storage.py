@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ from node.storage import (
     encode_stored_block,
     open_storage,
 )
+from node.stored import LogState
 from protocol.block import Block, Header, compute_header_hash, compute_transactions_root
 from protocol.units import ZERO_HASH
 
@@ -36,7 +38,7 @@ GENESIS_STATE = {b"a": b"0", b"b": b"0"}
 def make_block(height: int, parent: bytes, certificate: bytes | None = None) -> StoredBlock:
     body = (b"transaction %d" % height,)
     header = Header(
-        CHAIN, 1, height + 3, height, height + 2, parent, compute_transactions_root(body), *[ZERO_HASH] * 6, height * 50, False
+        CHAIN, 1, ZERO_HASH, height + 3, height, height + 2, parent, compute_transactions_root(body), *[ZERO_HASH] * 6, height * 50
     )  # fmt: skip
     return encode_stored_block(Block(header, body), compute_header_hash(header), certificate)
 
@@ -89,7 +91,7 @@ def test_a_commit_is_there_after_reopening(path: Path, storage: Storage) -> None
     storage.close()
     reopened = open_storage(path, CHAIN)
     assert reopened.get_final() == FinalPoint(5, commits[4].block.hash)
-    assert reopened.get_wal_position() == 50
+    assert reopened.log.get_position() == 50
     assert reopened.load_state() == {b"a": b"5", **{b"new %d" % height: b"x" * 100 for height in range(1, 6)}}
     assert reopened.get_block(2) == reopened.get_block_by_hash(commits[1].block.hash) == commits[1].block
     assert reopened.get_transaction(transaction_id(4)) == TransactionPlace(4, 0)
@@ -307,27 +309,31 @@ def test_a_damaged_block_is_found_at_opening(path: Path, storage: Storage, chang
         open_storage(path, CHAIN)
 
 
-def test_a_database_from_before_snapshots_gets_their_tables(path: Path, storage: Storage) -> None:
+@pytest.mark.parametrize("version, lacking", [(1, ("chunks", "snapshots", "chain_steps")), (2, ("chain_steps",))])
+def test_an_older_database_gets_the_tables_that_came_later(
+    path: Path, storage: Storage, version: int, lacking: tuple[str, ...]
+) -> None:
     storage.commit_block(make_chain(1)[0])
     storage.close()
     with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE meta SET value = '1' WHERE key = 'schema_version'")
-        connection.execute("DROP TABLE chunks")
-        connection.execute("DROP TABLE snapshots")
+        connection.execute("UPDATE meta SET value = ? WHERE key = 'schema_version'", (str(version),))
+        for table in lacking:
+            connection.execute(f"DROP TABLE {table}")
     connection.close()
     for _ in range(2):
         reopened = open_storage(path, CHAIN)
         assert reopened.get_final() == FinalPoint(1, make_chain(1)[0].block.hash)
         assert (reopened.snapshots.list_heights(), reopened.base_height) == ((), 1)
+        assert reopened.get_steps(0, 1_000) == ()
         reopened.close()
 
 
 def test_a_newer_schema_is_refused(path: Path, storage: Storage) -> None:
     storage.close()
     with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE meta SET value = '3' WHERE key = 'schema_version'")
+        connection.execute("UPDATE meta SET value = '4' WHERE key = 'schema_version'")
     connection.close()
-    with pytest.raises(StorageFailure, match="expected schema 2, got 3"):
+    with pytest.raises(StorageFailure, match="expected schema 3, got 4"):
         open_storage(path, CHAIN)
 
 
@@ -364,22 +370,45 @@ def test_the_position_of_the_vote_log_never_goes_back(storage: Storage) -> None:
     first, second = make_chain(2)
     storage.commit_block(first)
     storage.commit_block(BlockCommit(second.block, (), {}, (), (), 0))
-    assert storage.get_wal_position() == first.wal_position
+    assert storage.log.get_position() == first.wal_position
 
 
 def test_only_the_vote_log_that_was_always_there_is_complete(storage: Storage) -> None:
-    assert storage.bind_wal(b"own", 0)
-    assert storage.bind_wal(b"own", 7)
-    assert not storage.bind_wal(b"made anew before any block", 7)
+    assert (
+        storage.log.bind(b"own", 0) is LogState.UNKNOWN
+    )  # new, as the database is, or all that is left of an older home
+    assert storage.log.bind(b"own", 7) is LogState.UNKNOWN
+    storage.log.trust()
+    assert storage.log.bind(b"own", 7) is LogState.COMPLETE
+    assert storage.log.bind(b"made anew before any block", 7) is LogState.BEHIND
     storage.commit_block(make_chain(1)[0])  # with the log at position 10
-    assert storage.bind_wal(b"own", 10)
-    assert not storage.bind_wal(b"own", 9)  # an older copy
-    assert not storage.bind_wal(b"made anew", 99)  # grown past the old one while it followed
+    assert storage.log.bind(b"own", 10) is LogState.COMPLETE
+    assert storage.log.bind(b"own", 9) is LogState.BEHIND  # an older copy
+    assert storage.log.bind(b"made anew", 99) is LogState.BEHIND  # grown past the old one while it followed
+
+
+def test_a_vote_log_that_says_what_it_lacks_takes_the_place_of_the_one_before_it(storage: Storage) -> None:
+    storage.log.bind(b"own", 0)
+    storage.commit_block(make_chain(1)[0])
+    storage.log.trust()
+    storage.log.rebind(b"forked", 2)
+    assert storage.log.bind(b"forked", 2) is LogState.COMPLETE
+    assert storage.log.bind(b"forked", 1) is storage.log.bind(b"own", 10) is LogState.BEHIND
 
 
 def test_no_vote_log_is_complete_that_comes_after_the_chain(storage: Storage) -> None:
     storage.commit_block(make_chain(1)[0])
-    assert not storage.bind_wal(b"made anew", 99)
+    assert storage.log.bind(b"made anew", 99) is LogState.BEHIND
+
+
+def test_changes_of_the_validators_are_kept_in_order_once_each_and_given_as_many_as_fit(storage: Storage) -> None:
+    first = make_chain(1)[0]
+    storage.commit_block(replace(first, step=b"of epoch 1"))  # which block 1 is in
+    for epoch in (7, 4, 4):
+        storage.add_step(epoch, b"of epoch %d" % epoch)
+    assert storage.get_steps(0, 1_000) == (b"of epoch 1", b"of epoch 4", b"of epoch 7")
+    assert storage.get_steps(2, 19) == (b"of epoch 4",)
+    assert storage.get_steps(8, 1_000) == ()
 
 
 def test_a_job_is_found_by_its_heights(storage: Storage) -> None:

@@ -25,7 +25,7 @@ FRAMES: list[Frame] = [
     Vote(VoteKind.NOTAR, 0, 7, b"h" * 32, 1, b"s" * 64),
     QuorumCert(VoteKind.FINAL, 0, 7, b"h" * 32, (0, 2, 3), (b"s" * 64,) * 3),
     TransactionBatch((b"one", b"two")),
-    Status(5, b"h" * 32, 1, 9, (b"n" * 32,)),
+    Status(5, b"h" * 32, 1, 0, 9, (b"n" * 32,)),
 ]
 
 
@@ -58,7 +58,7 @@ def test_an_oversized_vote_is_refused_before_it_is_decoded() -> None:
 @pytest.mark.parametrize(
     "request_",
     [
-        *(FetchBlocks(3), FetchBody(b"h" * 32), FetchCert(4), FetchOutput(b"o" * 32, 262_144)),
+        *(FetchBlocks(3), FetchBody(b"h" * 32), FetchCert(0, 4), FetchOutput(b"o" * 32, 262_144)),
         *(FetchSnapshot(), FetchSnapshotChunk(256, 2_600)),
     ],
     ids=lambda r: type(r).__name__,
