@@ -164,7 +164,7 @@ def _fetch_path(draft: Draft, block_hash: Hash, view: View, cert: QuorumCert) ->
     heard of a later epoch is behind, too.
     """
     is_far = cert.view - draft.state.tip.view > draft.state.context.params.view_window_behind
-    if is_far or draft.state.asked:
+    if is_far or draft.state.ahead:
         draft.state = replace(draft.state, syncing=cert)
         draft.effects.append(CatchUp(cert))
         return

@@ -13,7 +13,7 @@ from protocol.ordering.context import Context
 from protocol.ordering.effects import EndEpoch, FetchCerts, Send
 from protocol.ordering.events import BlockReceived, CertReceived, ProposalReceived, VoteReceived
 from protocol.ordering.messages import MAX_PROPOSAL_BYTES, Proposal, QuorumCert, Vote
-from protocol.ordering.state import Draft, EarlyMessage, SimplexState, make_state
+from protocol.ordering.state import Claim, Draft, EarlyMessage, SimplexState, make_state
 from protocol.units import Epoch, Milliseconds, NodeId
 
 Message: TypeAlias = ProposalReceived | VoteReceived | CertReceived | BlockReceived
@@ -51,7 +51,7 @@ def is_of_this_epoch(draft: Draft, event: Message) -> bool:
     else:
         if epoch == own + 1:
             keep_early(draft, event)
-        ask_higher(draft, event.peer)
+        ask_higher(draft, event.peer, epoch)
     return False
 
 
@@ -101,23 +101,36 @@ def answer_lower(draft: Draft, event: ProposalReceived | VoteReceived | CertRece
         return
     is_known = isinstance(event, CertReceived) and event.cert.block_hash == cert.block_hash
     if not is_known and _is_due(draft, state.answered.get(event.peer, state.opened_ms)):
-        draft.state = replace(state, answered=_note(draft, state.answered, event.peer))
+        recent = {node: at_ms for node, at_ms in state.answered.items() if not _is_due(draft, at_ms)}
+        draft.state = replace(state, answered=recent | {event.peer: draft.now_ms})
         draft.effects.append(Send((event.peer,), cert))
 
 
-def ask_higher(draft: Draft, peer: NodeId) -> None:
+def ask_higher(draft: Draft, peer: NodeId, epoch: Epoch) -> None:
     """Asks who speaks of a later epoch how this one ended, once a while."""
     state = draft.state
-    if not state.is_over and (peer not in state.asked or _is_due(draft, state.asked[peer])):
-        draft.state = replace(state, asked=_note(draft, state.asked, peer))
-        draft.effects.append(FetchCerts(state.context.epoch, (state.view,), (peer,)))
+    claim = state.ahead.get(peer)
+    if state.is_over:
+        return
+    if claim is not None and not _is_due(draft, claim.asked_ms):
+        if epoch > claim.epoch:
+            draft.state = replace(state, ahead=state.ahead | {peer: Claim(epoch, claim.asked_ms)})
+        return
+    recent = {node: known for node, known in state.ahead.items() if not _is_due(draft, known.asked_ms)}
+    draft.state = replace(state, ahead=recent | {peer: Claim(epoch, draft.now_ms)})
+    draft.effects.append(FetchCerts(state.context.epoch, (state.view,), (peer,)))
+
+
+def ask_on(draft: Draft, before: dict[NodeId, Claim]) -> None:
+    """At the start of an epoch: asks those who spoke of still later ones in the epoch before. A node that is far behind hurries."""
+    state = draft.state
+    claims = {
+        peer: Claim(known.epoch, draft.now_ms) for peer, known in before.items() if known.epoch > state.context.epoch
+    }
+    if claims:
+        draft.state = replace(state, ahead=claims)
+        draft.effects.append(FetchCerts(state.context.epoch, (state.view,), tuple(claims)))
 
 
 def _is_due(draft: Draft, last_ms: Milliseconds) -> bool:
     return draft.now_ms >= last_ms + draft.state.context.params.resend_interval_ms
-
-
-def _note(draft: Draft, noted: dict[NodeId, Milliseconds], peer: NodeId) -> dict[NodeId, Milliseconds]:
-    """With this peer, and without those of whom it does not matter any more."""
-    recent = {node: at_ms for node, at_ms in noted.items() if not _is_due(draft, at_ms)}
-    return recent | {peer: draft.now_ms}

@@ -33,7 +33,7 @@ from protocol.ordering.certs import (
     stop_for_old_final,
 )
 from protocol.ordering.effects import Effect, EvidenceFound, Halt, Misbehaviour, SetTimer
-from protocol.ordering.epochs import Message, is_of_this_epoch, open_epoch
+from protocol.ordering.epochs import Message, ask_on, is_of_this_epoch, open_epoch
 from protocol.ordering.events import (
     BlockBuilt,
     BlockChecked,
@@ -118,13 +118,14 @@ def _take_between(draft: Draft, event: Event) -> None:
 
 def _start_epoch(draft: Draft, event: EpochStarted) -> None:
     """R11: the next epoch, with what the log and the others have said about it already."""
-    early = draft.state.early
+    early, ahead = draft.state.early, draft.state.ahead
     draft.state = open_epoch(draft, event.context)
     draft.touched.clear()
     replay(draft, draft.state.later)
     for messages in early.values():
         for message in messages:
             _take_message(draft, message.event)
+    ask_on(draft, ahead)
 
 
 def _take_permission(draft: Draft, event: MaySign) -> None:

@@ -18,7 +18,7 @@ from protocol.ordering.context import Context, Tip
 from protocol.ordering.effects import Effect, SetTimer
 from protocol.ordering.events import CertReceived, ProposalReceived, Record, Timer, VoteReceived
 from protocol.ordering.messages import Proposal, QuorumCert, Vote, VoteKind
-from protocol.units import Hash, Milliseconds, NodeId, View
+from protocol.units import Epoch, Hash, Milliseconds, NodeId, View
 from protocol.validators import compute_leader
 from protocol.voting import SignedProposal
 
@@ -80,6 +80,13 @@ class EarlyMessage(Struct, frozen=True):
     size: int  # in bytes
 
 
+class Claim(Struct, frozen=True):
+    """A peer says that it is in a later epoch: a reason to ask, no more."""
+
+    epoch: Epoch
+    asked_ms: Milliseconds
+
+
 class SimplexState(Struct, frozen=True):
     """The machine between two events. Mappings are never changed in place."""
 
@@ -102,7 +109,7 @@ class SimplexState(Struct, frozen=True):
     early: dict[NodeId, tuple[EarlyMessage, ...]] = {}  # of the next epoch, by who sent them
     later: tuple[Record, ...] = ()  # of later epochs, from the log
     answered: dict[NodeId, Milliseconds] = {}  # who was told lately that its epoch is over
-    asked: dict[NodeId, Milliseconds] = {}  # who was asked lately how this one ended, having spoken of a later one
+    ahead: dict[NodeId, Claim] = {}  # who spoke of a later epoch lately, and was asked how this one ended
 
     @property
     def is_over(self) -> bool:

@@ -13,9 +13,11 @@ from protocol.jobs.agreement import Decision
 from protocol.jobs.settlement import SETTLEMENT_CODEC, Settlement
 from protocol.ledger.draft import Ledger, changed_entries, ledger_from_entries
 from protocol.ledger.entries import ONION_CODEC, Kind, onion_key
+from protocol.ledger.epochs import get_epoch, get_epoch_terms
 from protocol.ledger.queries import get_candidates, get_settlement, list_models, prove_settlement
 from protocol.ledger.state import BuildContext, build_block, check_block, get_onion_gap, has_work
 from protocol.ordering.state import Tip, make_tip
+from protocol.params import compute_boundary
 from protocol.transactions import (
     TRANSACTION_CODEC,
     Reveal,
@@ -26,6 +28,7 @@ from protocol.transactions import (
 )
 from tests.simulation.ledger_pool import Pool
 from tests.simulation.ledger_town import Town, get_onion
+from tests.simulation.stakes import Terms
 
 if TYPE_CHECKING:
     from protocol.models import Output
@@ -59,6 +62,8 @@ class LedgerApplication:
         self.genesis: Final[Tip] = make_tip(start, town.header)
         self.final = Executed(town.header, start, town.ledger, None)
         self.executed = {start: self.final}
+        self.stored = self.final
+        self.unstored: list[Executed] = []
         self.pool = Pool(town.verified)
         self.before = (
             town.ledger
@@ -79,7 +84,7 @@ class LedgerApplication:
         if not onion.has_slot(slot):
             return None
         context = BuildContext(
-            epoch=0,
+            epoch=get_epoch(base.ledger),
             view=request.view,
             proposer=self.own,
             time_ms=max(now_ms, request.not_before_ms),
@@ -104,16 +109,30 @@ class LedgerApplication:
             executed = self.executed[block_hash]
             assert executed.block is not None and executed.header.parent_hash == self.final.hash, executed.header
             self.final = executed
+            self.unstored.append(executed)
+
+    def get_terms(self) -> Terms:
+        terms = get_epoch_terms(self.final.ledger)
+        return Terms(terms.epoch, terms.validators, terms.seed, compute_boundary(self.town.genesis.params, terms.epoch))
+
+    def store(self) -> None:
+        if not self.unstored:
+            return
+        for executed in self.unstored:
+            assert executed.block is not None, executed.header
             self._store(executed, executed.block)
-            self.uncertified.append(executed)
+        self.uncertified += self.unstored
+        self.stored, self.unstored = self.final, []
         height = self.final.header.height
         above = {key: entry for key, entry in self.executed.items() if entry.header.height > height}
         self.executed = {self.final.hash: self.final, **above}
 
     def forget(self) -> None:
         ledger = ledger_from_entries(self.town.genesis, self.disk)
-        assert ledger.state_root == self.final.header.state_root, self.final.header.height
-        self.final = Executed(self.final.header, self.final.hash, ledger, None)
+        stored = self.stored
+        assert ledger.state_root == stored.header.state_root, stored.header.height
+        self.final = self.stored = Executed(stored.header, stored.hash, ledger, None)
+        self.unstored = []
         self.executed = {self.final.hash: self.final}
         self.before = ledger
         self.pool = Pool(self.town.verified)
@@ -237,7 +256,7 @@ class EquivocatingLedger(LedgerApplication):
         self.remembered = dict(self.executed)
 
     @property
-    def roots(self) -> dict[Hash, Executed]:
+    def states(self) -> dict[Hash, Executed]:
         """Every block it can build on."""
         return self.remembered
 
@@ -252,6 +271,11 @@ class EquivocatingLedger(LedgerApplication):
     def commit(self, block_hashes: tuple[Hash, ...]) -> None:
         self.executed = self.remembered
         super().commit(block_hashes)
+        self.executed = self.remembered
+
+    def store(self) -> None:
+        self.executed = self.remembered
+        super().store()
         self.executed = self.remembered
 
     def forget(self) -> None:

@@ -10,13 +10,13 @@ from protocol.block import compute_header_hash
 from protocol.genesis import compute_validator_set
 from protocol.ordering.state import Context, make_tip
 from protocol.params import compute_boundary
+from tests.simulation.addresses import Addresses
 from tests.simulation.adversaries import Silent
 from tests.simulation.invariants import Watch
 from tests.simulation.ledger_application import EquivocatingLedger, LedgerApplication
 from tests.simulation.ledger_members import Conduct, Member
 from tests.simulation.ledger_node import LedgerActor, LedgerEvil
 from tests.simulation.ledger_town import CARDS, TEXT_CARD, Town, get_key, make_town_genesis
-from tests.simulation.node import Addresses
 from tests.simulation.schedule import Network, Plan, choose_byzantine
 from tests.simulation.world import CALM, RAIN, STORM, World
 

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from protocol.ordering.events import WorkChanged
+from tests.simulation.addresses import Addresses
 from tests.simulation.adversaries import Evil
 from tests.simulation.ledger_application import EquivocatingLedger, Executed, LedgerApplication
-from tests.simulation.node import Addresses, SimulatedNode
+from tests.simulation.node import SimulatedNode
 from tests.simulation.parcels import Crash
 
 if TYPE_CHECKING:
     from protocol.ledger.queries import GenerateDuty
-    from protocol.ordering.messages import QuorumCert
     from protocol.ordering.state import Context
     from protocol.units import Hash
     from tests.simulation.ledger_town import NotedSigner
@@ -66,6 +66,7 @@ class Look:
 class LedgerActor(SimulatedNode):
     """What every simulated node with a ledger does, honest or not."""
 
+    stores_late = False
     application: LedgerApplication
     acted_on: tuple[int, Hash] = (0, b"")
     looking_ms: int = 0
@@ -169,9 +170,10 @@ class LedgerActor(SimulatedNode):
                 return executed
         return self.application.final
 
-    def keep_tip(self, cert: QuorumCert) -> None:
-        super().keep_tip(cert)
-        self.application.certify(self.blocks, cert)
+    def store(self) -> None:
+        super().store()
+        if self.tip_cert is not None:
+            self.application.certify(self.blocks, self.tip_cert)
 
 
 class LedgerEvil(LedgerActor, Evil):
@@ -188,4 +190,4 @@ class LedgerEvil(LedgerActor, Evil):
         signer: NotedSigner,
     ) -> None:
         Evil.__init__(self, address, own, context, application, world, addresses)
-        self.signer = signer
+        self.key = signer

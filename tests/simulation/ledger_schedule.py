@@ -58,6 +58,7 @@ def run_ledger_schedule(plan: LedgerPlan) -> LedgerOutcome:
         height=network.get_height(),
         evidence=len(network.watch.evidence),
         log_hash=network.world.log.hexdigest(),
+        epochs=network.get_ends(),
         jobs=len(town.settlements),
         accepted=sum(settlement.decision is Decision.ACCEPTED for settlement in town.settlements.values()),
         roots=hashlib.sha256(b"".join(root for _, root in sorted(town.roots.items()))).hexdigest(),

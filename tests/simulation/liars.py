@@ -45,18 +45,16 @@ class Liar(SimulatedNode):
         body = (*block.body, b"other")
         root = compute_transactions_root(body)
         assert isinstance(self.application, HashChain)
-        parent_root = self.application.roots.get(block.header.parent_hash, ZERO_HASH)
-        state_root = compute_hash(HashDomain.NODE, parent_root, root)
+        before = self.application.states.get(block.header.parent_hash)
+        state_root = compute_hash(HashDomain.NODE, ZERO_HASH if before is None else before.root, root)
         return Block(replace(block.header, tx_root=root, state_root=state_root), body)
 
-    def sign_block(self, block: Block, justification: Justification) -> Proposal:
+    def sign_block(self, block: Block, justification: Justification, view: int) -> Proposal:
         context = self.context
         assert context.own is not None and context.signer is not None
         block_hash, justification_hash = compute_header_hash(block.header), compute_justification_hash(justification)
-        message = proposal_signing_bytes(
-            context.chain, context.epoch, block.header.view, block_hash, justification_hash
-        )
-        return Proposal(block, justification, block.header.view, context.own, context.signer.sign(message))
+        message = proposal_signing_bytes(context.chain, context.epoch, view, block_hash, justification_hash)
+        return Proposal(block, justification, view, context.own, context.signer.sign(message))
 
 
 class Slow(Liar):
@@ -80,9 +78,10 @@ class Equivocator(Liar):
             self.say(peers, message)
             return
         block, half = self.alter(message.block), len(peers) // 2
-        view, block_hash = block.header.view, compute_header_hash(block.header)
+        view, block_hash = message.view, compute_header_hash(block.header)
+        block = block if view == block.header.view else replace(block, body=())
         self.say(peers[:half], message)
-        self.say(peers[half:], self.sign_block(block, message.justification))
+        self.say(peers[half:], self.sign_block(block, message.justification, view))
         for kind in (VoteKind.NOTAR, VoteKind.FINAL):
             self.say(peers[half:], self.vote(kind, view, block_hash))
 
@@ -118,7 +117,7 @@ class Impersonator(Liar):
 class Usurper(Liar):
     """Answers the first proposal that it sees of a view with one of its own, whoever leads it."""
 
-    usurped = 0
+    usurped = (0, 0)
 
     def take(self, now_ms: int, parcel: object) -> None:
         if isinstance(parcel, Letter) and isinstance(parcel.message, Proposal):
@@ -126,10 +125,11 @@ class Usurper(Liar):
         super().take(now_ms, parcel)
 
     def usurp(self, proposal: Proposal) -> None:
-        if proposal.block.header.view > self.usurped:
-            self.usurped = proposal.block.header.view
+        place = proposal.block.header.epoch, proposal.view
+        if place > self.usurped and place[0] == self.context.epoch and self.context.own is not None:
+            self.usurped = place
             block = self.alter(proposal.block)
-            self.say(self.context.peers, self.sign_block(block, proposal.justification))
+            self.say(self.context.peers, self.sign_block(block, proposal.justification, proposal.view))
 
 
 class Outdated(Liar):
@@ -149,14 +149,17 @@ class Flooder(Liar):
     def take(self, now_ms: int, parcel: object) -> None:
         super().take(now_ms, parcel)
         random = self.world.random
-        if not isinstance(parcel, Letter) or random.randrange(4):
+        if not isinstance(parcel, Letter) or random.randrange(4) or self.context.own is None:
             return
-        victim = (random.choice(self.context.peers),)
+        victim = (random.choice(self.addresses.list_others(self.peer)),)
         far = self.state.view + random.choice((1, 2, 10, 100, 1 << 40))
         for kind in VoteKind:
             self.say(victim, self.vote(kind, far, ZERO_HASH if kind == VoteKind.NULL else self.make_up_hash()))
         self.say(
-            victim, QuorumCert(VoteKind.FINAL, 0, far, self.make_up_hash(), (0, 1, 2), (random.randbytes(64),) * 3)
+            victim,
+            QuorumCert(
+                VoteKind.FINAL, self.context.epoch, far, self.make_up_hash(), (0, 1, 2), (random.randbytes(64),) * 3
+            ),
         )
 
 
@@ -164,18 +167,20 @@ class LyingSync(Liar):
     """Answers requests: with other blocks, less than was asked for, another certificate, or nothing."""
 
     def serve(self, request: Ask) -> None:
-        random, blocks = self.world.random, tuple(self.blocks[request.above_height or 0 :])
+        random, end = self.world.random, self.find_end(request.epoch)
+        blocks = () if end is None else tuple(self.blocks[request.above_height or 0 : end[0].height])
         if request.views:
             for view in request.views:
-                made_up = QuorumCert(VoteKind.NULL, 0, view, ZERO_HASH, (0, 1, 2), (bytes(64),) * 3)
+                made_up = QuorumCert(VoteKind.NULL, request.epoch, view, ZERO_HASH, (0, 1, 2), (bytes(64),) * 3)
                 self.world.send(self.address, request.source, Letter(self.address, self.peer, made_up))
-        elif blocks and self.tip_cert is not None:
+        elif blocks and end is not None:
+            cert = end[1]
             lies = (
-                Answer(self.peer, (*blocks[:-1], self.alter(blocks[-1])), self.tip_cert),
-                Answer(self.peer, blocks[:-1], self.tip_cert),
-                Answer(self.peer, blocks, replace(self.tip_cert, view=self.tip_cert.view + 1000)),
+                Answer(self.peer, (*blocks[:-1], self.alter(blocks[-1])), cert),
+                Answer(self.peer, blocks[:-1], cert),
+                Answer(self.peer, blocks, replace(cert, view=cert.view + 1000)),
                 Answer(self.peer, blocks[::-1], None),
-                Answer(self.peer, (), self.tip_cert),
+                Answer(self.peer, (), cert),
             )
             self.world.send(self.address, request.source, random.choice(lies))
 

@@ -32,7 +32,7 @@ REAL_FIND_CONFLICT: Final = certs.find_vote_conflict
 
 def take_every_proposal(draft: Draft, proposal: Proposal, peer: NodeId) -> None:
     """Double Notar: a second block of a view is treated like the first, and the own Notar for the first is forgotten."""
-    view, own = proposal.block.header.view, draft.state.context.own
+    view, own = proposal.view, draft.state.context.own
     record = draft.state.views.get(view)
     if own is not None and view > draft.state.tip.view and record is not None and record.signed is not None:
         block_hash = compute_header_hash(proposal.block.header)
@@ -175,7 +175,9 @@ def restore_all_but_null(draft: Draft, vote: Vote) -> None:
         REAL_ACCEPT_VOTE(draft, vote)
 
 
-def _patch(target: object, name: str, broken: object) -> Callable[[], AbstractContextManager[None]]:
+def patch_rule(target: object, name: str, broken: object) -> Callable[[], AbstractContextManager[None]]:
+    """A rule's replacement, as a context."""
+
     @contextmanager
     def broken_rule() -> Iterator[None]:
         with patch.object(target, name, broken):
@@ -185,24 +187,24 @@ def _patch(target: object, name: str, broken: object) -> Callable[[], AbstractCo
 
 
 MUTANTS: Final = {
-    "double-notar": _patch(simplex, "_take_proposal", take_every_proposal),
-    "final-after-null": _patch(simplex, "vote_final", vote_final_after_null),
-    "null-after-final": _patch(simplex, "vote_null", vote_null_after_final),
-    "no-wal": _patch(SimulatedNode, "keeps_wal", False),
-    "gap-unchecked": _patch(simplex, "check_justification", check_only_parent),
-    "justification-incomplete": _patch(simplex, "check_justification", check_what_is_carried),
-    "held-not-carried": _patch(simplex, "check_justification", check_what_is_held),
-    "certs-unverified": _patch(justification, "_check_carried", check_nothing_carried),
-    "signers-repeated": _patch(simplex, "check_quorum_cert", check_cert_without_order),
-    "quorum-half": _patch(votes, "is_quorum", is_half),
-    "quorum-two-thirds": _patch(votes, "is_quorum", is_two_thirds),
-    "own-notar-dropped": _patch(simplex, "vote_final", vote_final_for_any_block),
-    "leader-unchecked": _patch(simplex, "check_proposal_origin", check_origin_of_anybody),
-    "evidence-without-conflict": _patch(certs, "find_vote_conflict", find_any_conflict),
-    "delay-reset": _patch(rules, "start_view_timers", start_timers_since_last_block),
-    "log-after-send": _patch(rules, "_cast", cast_then_log),
-    "body-not-durable": _patch(simplex, "vote_notar", vote_notar_without_body),
-    "proposal-not-logged": _patch(simplex, "propose", propose_without_log),
-    "null-not-recovered": _patch(replay, "accept_vote", restore_all_but_null),
+    "double-notar": patch_rule(simplex, "_take_proposal", take_every_proposal),
+    "final-after-null": patch_rule(simplex, "vote_final", vote_final_after_null),
+    "null-after-final": patch_rule(simplex, "vote_null", vote_null_after_final),
+    "no-wal": patch_rule(SimulatedNode, "keeps_wal", False),
+    "gap-unchecked": patch_rule(simplex, "check_justification", check_only_parent),
+    "justification-incomplete": patch_rule(simplex, "check_justification", check_what_is_carried),
+    "held-not-carried": patch_rule(simplex, "check_justification", check_what_is_held),
+    "certs-unverified": patch_rule(justification, "_check_carried", check_nothing_carried),
+    "signers-repeated": patch_rule(simplex, "check_quorum_cert", check_cert_without_order),
+    "quorum-half": patch_rule(votes, "is_quorum", is_half),
+    "quorum-two-thirds": patch_rule(votes, "is_quorum", is_two_thirds),
+    "own-notar-dropped": patch_rule(simplex, "vote_final", vote_final_for_any_block),
+    "leader-unchecked": patch_rule(simplex, "check_proposal_origin", check_origin_of_anybody),
+    "evidence-without-conflict": patch_rule(certs, "find_vote_conflict", find_any_conflict),
+    "delay-reset": patch_rule(rules, "start_view_timers", start_timers_since_last_block),
+    "log-after-send": patch_rule(rules, "_cast", cast_then_log),
+    "body-not-durable": patch_rule(simplex, "vote_notar", vote_notar_without_body),
+    "proposal-not-logged": patch_rule(simplex, "propose", propose_without_log),
+    "null-not-recovered": patch_rule(replay, "accept_vote", restore_all_but_null),
 }
 """Rule -> a context in which every honest node breaks it."""

@@ -32,9 +32,9 @@ from protocol.ordering.events import (
     BlockReceived,
     BuildDeclined,
     CertReceived,
+    EpochStarted,
     Event,
     ProposalReceived,
-    Record,
     Replayed,
     Synced,
     Timer,
@@ -43,32 +43,29 @@ from protocol.ordering.events import (
     WorkChanged,
 )
 from protocol.ordering.messages import Proposal, QuorumCert, Vote, VoteKind
-from protocol.ordering.state import Context, SimplexState, make_state, make_tip
+from protocol.ordering.state import Context, SimplexState, make_state
 from protocol.ordering.votes import check_quorum_cert
 from protocol.units import Hash, NodeId
+from protocol.validators import index_of
+from tests.simulation.addresses import Addresses
 from tests.simulation.application import Application
+from tests.simulation.disk import Disk
 from tests.simulation.invariants import Watch
+from tests.simulation.keys import CheapSigner
 from tests.simulation.parcels import Answer, Ask, Crash, Letter, Restart, Retry, Ring, Submit
 from tests.simulation.world import World
 
 RETRY_MS = 200
-OBSERVERS = b"observers".ljust(32)  # the key under which `Addresses` lists those who only follow
 
 
-class Addresses:
-    """Which addresses a validator's key is reached at: one, or two for twins."""
+class SimulatedNode(Disk):
+    """A process with its disk. `watch` is None where it stands for somebody Byzantine.
 
-    def __init__(self) -> None:
-        self.by_node: dict[NodeId, list[int]] = {}
+    `public` names it where it is no validator of the first epoch; with a signer it votes in every epoch whose set it is in.
+    """
 
-    def reach(self, node: NodeId) -> list[int]:
-        return self.by_node.get(node, [])
-
-
-class SimulatedNode:
-    """A process with its disk. `watch` is None where it stands for somebody Byzantine."""
-
-    keeps_wal = True
+    follows_only = False
+    stores_late = True
 
     def __init__(
         self,
@@ -79,21 +76,18 @@ class SimulatedNode:
         addresses: Addresses,
         watch: Watch | None,
         skew_ms: int = 0,
+        public: NodeId | None = None,
     ) -> None:
+        super().__init__(application.genesis)
         self.address = address
-        self.context = context
         self.application = application
         self.world = world
         self.addresses = addresses
         self.watch = watch
         self.skew_ms = skew_ms
-        self.peer = context.validators.members[context.own].node if context.own is not None else b"observer".ljust(32)
-        self.wal: list[Record] = []
-        self.synced = 0
-        self.durable: set[Record] = set()
-        self.blocks: list[Block] = []  # the final chain by height - 1, durable
-        self.tip = application.genesis
-        self.tip_cert: QuorumCert | None = None
+        own = b"observer".ljust(32) if context.own is None else context.validators.members[context.own].node
+        self.peer = own if public is None else public
+        self.signer = context.signer if public is None else CheapSigner(public)
         self.is_up = False
         self.is_halted = False
         self.life = 0
@@ -105,6 +99,30 @@ class SimulatedNode:
         self.executed: dict[Hash, Block] = {}
         self.state: SimplexState = make_state(context, self.tip, None, 0)
 
+    @property
+    def context(self) -> Context:
+        """The epoch that its machine is in."""
+        return self.state.context
+
+    def make_context(self) -> Context:
+        """The epoch of the block behind the last final one."""
+        terms, (start, start_cert) = self.application.get_terms(), self.epoch_start
+        own = None if self.signer is None or self.follows_only else index_of(terms.validators, self.peer)
+        context = replace(
+            self.state.context,
+            epoch=terms.epoch,
+            seed=terms.seed,
+            validators=terms.validators,
+            own=own,
+            signer=None if own is None else self.signer,
+            start=start,
+            start_cert=start_cert,
+            boundary=terms.boundary,
+        )
+        if self.watch is not None:
+            self.watch.see_epoch(context)
+        return context
+
     # --- life
 
     def start(self) -> None:
@@ -114,16 +132,16 @@ class SimulatedNode:
         self.timers, self.waiting, self.target, self.crash = {}, {}, None, None
         self.executed = {}
         self.application.forget()
-        self.state = make_state(self.context, self.tip, self.tip_cert, self.clock())
+        self.state = make_state(self.make_context(), self.tip, self.tip_cert, self.clock())
         self.feed(Replayed(self.clock(), tuple(self.wal)))
-        self.look_for_work()
+        if self.is_up:
+            self.finish_turn()
+            self.look_for_work()
 
     def stop(self, down_ms: int) -> None:
-        """A crash: of what was not synced, only a part reached the disk."""
+        """A crash."""
         self.is_up = False
-        self.wal = self.wal[: self.world.random.randint(self.synced, len(self.wal))] if self.keeps_wal else []
-        self.synced = len(self.wal)
-        self.durable = set(self.wal)
+        self.lose(self.world.random)
         self.local = []
         self.world.remind(self.address, down_ms, Restart())
 
@@ -160,7 +178,17 @@ class SimulatedNode:
         else:
             raise AssertionError(parcel)
         if self.is_up:
+            self.finish_turn()
             self.look_for_work()
+
+    def finish_turn(self) -> None:
+        """What has become final is stored now, or later: messages never wait for that."""
+        if self.stored[0] < len(self.blocks) and not (self.stores_late and self.world.random.randrange(2)):
+            self.store()
+
+    def store(self) -> None:
+        super().store()
+        self.application.store()
 
     def look_for_work(self) -> None:
         """Tells the machine when work comes or goes."""
@@ -173,7 +201,8 @@ class SimulatedNode:
         while self.local and self.is_up:
             before = self.state
             self.state, effects = simplex.step(before, self.local.pop(0))
-            if self.watch is not None and self.state.view < before.view:
+            is_back = (self.state.context.epoch, self.state.view) < (before.context.epoch, before.view)
+            if self.watch is not None and is_back:
                 self.watch.break_rule("monotone-view", f"view {before.view} was followed by {self.state.view}")
             self.perform(effects)
 
@@ -196,7 +225,7 @@ class SimulatedNode:
                 if isinstance(effect.record, QuorumCert) and self.watch is not None:
                     self.watch.see_cert(effect.record)
             case Broadcast():
-                self.post((*self.context.peers, OBSERVERS), effect.message)
+                self.post(self.addresses.list_others(self.peer), effect.message)
             case Send():
                 self.post(effect.peers, effect.message)
             case SetTimer():
@@ -216,13 +245,13 @@ class SimulatedNode:
             case Finalize():
                 self.finalize(effect)
             case EndEpoch():
-                raise AssertionError(effect)
+                self.local.append(EpochStarted(self.clock(), self.make_context()))
             case FetchBlock():
                 self.waiting[effect.block_hash] = None
                 self.retry(Retry(self.life, effect.block_hash, effect.peers))
             case FetchCerts():
                 for node in effect.peers:
-                    self.ask(node, Ask(self.address, views=effect.views))
+                    self.ask(node, Ask(self.address, views=effect.views, epoch=effect.epoch))
             case CatchUp():
                 self.target = effect.target
                 self.retry(Retry(self.life, None, ()))
@@ -244,38 +273,25 @@ class SimulatedNode:
         self.sync()
         if isinstance(message, (Vote, Proposal)) and self.watch is not None and message not in self.durable:
             self.watch.break_rule("wal-before-send", f"{type(message).__name__} was sent before it was durable")
-        if isinstance(message, Vote) and message.kind == VoteKind.NOTAR and self.watch is not None:
-            bodies = {hash_of_body(record, message.view) for record in self.durable}
-            if message.block_hash not in bodies:
-                self.watch.break_rule(
-                    "body-durable", f"a Notar of view {message.view} was sent before its block's body"
-                )
+        if isinstance(message, (Vote, Proposal)) and self.watch is not None:
+            self.watch.see_signed(self.peer, message)
+        is_notar = isinstance(message, Vote) and message.kind == VoteKind.NOTAR
+        if self.watch is not None and is_notar and message.block_hash not in self.bodies:
+            self.watch.break_rule("body-durable", f"a Notar of view {message.view} was sent before its block's body")
         for node in peers:
             for address in self.addresses.reach(node):
                 self.world.send(self.address, address, Letter(self.address, self.peer, message))
 
-    def sync(self) -> None:
-        """What is in the log survives from now on."""
-        self.durable.update(record for record in self.wal[self.synced :])
-        self.synced = len(self.wal)
-
     def finalize(self, effect: Finalize) -> None:
-        """Stores final blocks; the log's older records are obsolete."""
+        """Blocks are final; they are stored at the end of the turn."""
         if self.watch is not None:
             self.watch.see_final(self.tip.height + 1, effect.block_hashes, effect.cert)
         self.application.commit(effect.block_hashes)
-        self.blocks.extend(self.executed[block_hash] for block_hash in effect.block_hashes)
-        header = self.blocks[-1].header
-        self.keep_tip(effect.cert)
-        assert header.height == len(self.blocks), header
+        self.keep_tip([self.executed[block_hash] for block_hash in effect.block_hashes], effect.cert)
 
-    def keep_tip(self, cert: QuorumCert) -> None:
-        self.tip, self.tip_cert = make_tip(cert.block_hash, self.blocks[-1].header), cert
-        kept = [record for record in self.wal if view_of(record) > cert.view]
-        self.synced -= len([record for record in self.wal[: self.synced] if view_of(record) <= cert.view])
-        self.wal = kept
-        self.durable = {record for record in self.durable if view_of(record) > cert.view}
-        self.executed = {key: block for key, block in self.executed.items() if block.header.view > cert.view}
+    def keep_tip(self, blocks: list[Block], cert: QuorumCert) -> None:
+        self.keep_final(blocks, cert, self.context.boundary)
+        self.executed = {key: block for key, block in self.executed.items() if block.header.view > self.tip.view}
 
     # --- fetching and catching up
 
@@ -287,7 +303,8 @@ class SimulatedNode:
         """Asks the next peer, and comes back if that does not help."""
         if retry.block_hash is None:
             if self.target is not None:
-                self.ask(self.world.random.choice(self.context.peers), Ask(self.address, above_height=self.tip.height))
+                peer = self.world.random.choice(self.addresses.list_others(self.peer))
+                self.ask(peer, Ask(self.address, above_height=self.tip.height, epoch=self.context.epoch))
                 self.world.remind(self.address, RETRY_MS, retry)
         elif retry.block_hash in self.waiting and retry.peers:
             self.ask(retry.peers[0], Ask(self.address, block_hash=retry.block_hash))
@@ -300,13 +317,20 @@ class SimulatedNode:
             if block is not None:
                 self.world.send(self.address, request.source, Answer(self.peer, (block,), None))
         elif request.above_height is not None:
-            if self.tip_cert is not None and self.tip.height > request.above_height:
-                blocks = tuple(self.blocks[request.above_height :])
-                self.world.send(self.address, request.source, Answer(self.peer, blocks, self.tip_cert))
+            end = self.find_end(request.epoch)
+            if end is not None and end[0].height > request.above_height:
+                blocks = tuple(self.blocks[request.above_height : end[0].height])
+                self.world.send(self.address, request.source, Answer(self.peer, blocks, end[1]))
         else:
-            certs = dict.fromkeys(cert for view in request.views for cert in self.state.get_certs(view))
-            for cert in certs:
+            for cert in self.find_certs(request.epoch, request.views):
                 self.world.send(self.address, request.source, Letter(self.address, self.peer, cert))
+
+    def find_certs(self, epoch: int, views: tuple[int, ...]) -> tuple[QuorumCert, ...]:
+        """What lets views of this epoch be left, and one that is over."""
+        if epoch < len(self.ends):
+            return (self.ends[epoch][1],)
+        found = (cert for view in views for cert in self.state.get_certs(view))
+        return tuple(dict.fromkeys(found)) if epoch == self.context.epoch else ()
 
     def find_block(self, block_hash: Hash) -> Block | None:
         held = self.state.get_block(block_hash)
@@ -324,7 +348,9 @@ class SimulatedNode:
 
     def take_range(self, blocks: tuple[Block, ...], cert: QuorumCert) -> None:
         """A range counts if it is linked to the own tip and to a FinalCert at or above the target."""
-        if self.target is None or cert.view < self.target.view or not self.is_linked(blocks, cert):
+        if self.target is None or not blocks or not self.is_linked(blocks, cert):
+            return
+        if cert.view < self.target.view and cert.block_hash != self.target.block_hash:
             return
         hashes = tuple(compute_header_hash(block.header) for block in blocks)
         for block_hash, block in zip(hashes, blocks, strict=True):
@@ -332,8 +358,7 @@ class SimulatedNode:
         if self.watch is not None:
             self.watch.see_final(self.tip.height + 1, hashes, cert)
         self.application.commit(hashes)
-        self.blocks.extend(blocks)
-        self.keep_tip(cert)
+        self.keep_tip(list(blocks), cert)
         self.target = None
         self.feed(Synced(self.clock(), cert, blocks[-1].header))
 
@@ -343,7 +368,7 @@ class SimulatedNode:
             if block.header.parent_hash != parent:
                 return False
             parent = compute_header_hash(block.header)
-        if parent != cert.block_hash:
+        if parent != cert.block_hash or blocks[-1].header.height > context.boundary:
             return False
         try:
             check_quorum_cert(cert, context.chain, context.epoch, context.validators, context.verify)
@@ -361,22 +386,3 @@ def make_event(now_ms: int, peer: NodeId, message: OrderingMessage) -> Event:
             return ProposalReceived(now_ms, peer, message)
         case QuorumCert():
             return CertReceived(now_ms, peer, message)
-
-
-def view_of(record: Record) -> int:
-    """The view that a record of the log is about."""
-    match record:
-        case Vote() | QuorumCert():
-            return record.view
-        case Proposal():
-            return record.block.header.view
-        case Block():
-            return record.header.view
-
-
-def hash_of_body(record: Record, view: int) -> Hash | None:
-    """Which block of a view a record of the log would bring back."""
-    block = record.block if isinstance(record, Proposal) else record
-    if not isinstance(block, Block) or block.header.view != view:
-        return None
-    return compute_header_hash(block.header)

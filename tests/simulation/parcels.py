@@ -22,12 +22,13 @@ class Letter:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A request for a body, for certificates of views, or for the final blocks above a height."""
+    """A request for a body, or, of an epoch, for certificates of views or the final blocks above a height."""
 
     source: int
     block_hash: Hash | None = None
     views: tuple[int, ...] = ()
     above_height: int | None = None
+    epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)

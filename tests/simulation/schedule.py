@@ -12,15 +12,18 @@ from msgspec.structs import replace
 
 from protocol.ordering.state import Context
 from protocol.params import DEVNET, Params
-from protocol.units import MAX_UINT, ZERO_HASH
+from protocol.units import ZERO_HASH
 from protocol.validators import Validator, ValidatorSet
+from tests.simulation.addresses import Addresses
 from tests.simulation.adversaries import LEADERS, Silent, UnforgettingChain
-from tests.simulation.application import Application, HashChain
+from tests.simulation.application import Application, HashChain, make_genesis
+from tests.simulation.epoch_liars import EPOCH_LIARS
 from tests.simulation.invariants import Violation, Watch
 from tests.simulation.keys import CheapSigner, make_public, verify_cheaply
 from tests.simulation.liars import LIARS
-from tests.simulation.node import Addresses, SimulatedNode
+from tests.simulation.node import SimulatedNode
 from tests.simulation.parcels import Crash, Submit
+from tests.simulation.stakes import NEVER, RESTAKE, Founding
 from tests.simulation.world import CALM, RAIN, STORM, Weather, World
 
 PARAMS: Final = replace(DEVNET, max_delay_ms=2_000, idle_interval_ms=1_000)
@@ -31,7 +34,10 @@ CALM_LIMIT_MS: Final = 120_000
 
 SIZES: Final = ((4,) * 14, (1, 5, 7, 7, 10))
 WEIGHTS: Final = ((1, 1, 1, 1), (3, 2, 2, 3), (5, 4, 3, 4))
-ADVERSARIES: Final = ("none", "silent", "twins", *LEADERS, *LIARS)
+EPOCHS: Final = (1, 2, 3, 4, 4, 4, 5, 6, 8)  # heights
+ENDS: Final = 2  # so many epochs end at least, in the calm if not before
+ALL_LIARS: Final = LIARS | EPOCH_LIARS
+ADVERSARIES: Final = ("none", "silent", "twins", *LEADERS, *ALL_LIARS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +53,9 @@ class Plan:
     crashes: int
     partitions: int
     transactions: int
+    epoch_heights: int = 8
+    spares: int = 0  # honest nodes that begin without a stake
+    restakes: int = 0  # transactions that change stakes, in the storm and in the calm
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +70,7 @@ class Outcome:
     height: int
     evidence: int
     log_hash: str
+    epochs: int  # that every honest node has seen the end of
 
 
 def make_plan(seed: int, adversary: str | None = None) -> Plan:
@@ -80,6 +90,9 @@ def make_plan(seed: int, adversary: str | None = None) -> Plan:
         crashes=random.randint(0, 10),
         partitions=random.randint(0, 8),
         transactions=random.randint(2, 10),
+        epoch_heights=random.choice(EPOCHS),
+        spares=random.choice((0, 0, 1, 1, 2)),
+        restakes=random.choice((0, 2, 4, 8)),
     )
 
 
@@ -113,13 +126,24 @@ class Network:
         """The final height that every honest node has reached."""
         return min(node.tip.height for node in self.honest)
 
+    def get_ends(self) -> int:
+        """How many epochs every honest node has seen the end of."""
+        return min(len(node.ends) for node in self.honest)
 
-def make_context(weights: tuple[int, ...], own: int | None, params: Params = PARAMS) -> Context:
-    """The context of a simulated validator, or of an observer."""
+
+def make_context(
+    weights: tuple[int, ...], own: int | None, params: Params = PARAMS, epoch_heights: int = NEVER
+) -> Context:
+    """The first epoch's context of a simulated validator, or of an observer."""
     validators = ValidatorSet(tuple(Validator(make_public(index), weight) for index, weight in enumerate(weights)))
     signer = None if own is None else CheapSigner(make_public(own))
-    start = HashChain(CHAIN, GENESIS_MS).genesis
-    return Context(CHAIN, 0, ZERO_HASH, validators, own, params, signer, verify_cheaply, start, None, MAX_UINT)
+    start = make_genesis(CHAIN, GENESIS_MS)
+    return Context(CHAIN, 0, ZERO_HASH, validators, own, params, signer, verify_cheaply, start, None, epoch_heights)
+
+
+def make_founding(plan: Plan) -> Founding:
+    """What the network of a plan begins with."""
+    return Founding((*plan.weights, *(0,) * plan.spares), plan.byzantine, plan.epoch_heights)
 
 
 def make_network(
@@ -128,47 +152,52 @@ def make_network(
     params: Params = PARAMS,
     make_node: type[SimulatedNode] = SimulatedNode,
 ) -> Network:
-    """All validators of a plan, not started yet.
+    """All nodes of a plan, not started yet.
 
     `make_application` gives the application of the honest node at an address; the default orders a hash chain.
     `make_node`: what honest validators run.
     """
     world = World(Random(f"world {plan.seed}"), plan.weather)
-    addresses = Addresses()
-    watch = Watch(make_context(plan.weights, None, params), plan.byzantine)
-    network = Network(world, watch, addresses)
-    make = make_application or (lambda _: HashChain(CHAIN, GENESIS_MS))
-    free = len(plan.weights)
-    for index in range(len(plan.weights)):
-        context = make_context(plan.weights, index, params)
-        node_id = context.validators.members[index].node
-        addresses.by_node[node_id] = [index]
-        if index not in plan.byzantine:
-            skew = world.random.randint(-60, 60)
-            node = make_node(index, context, make(index), world, addresses, watch, skew)
-            network.honest.append(node)
-            world.actors[index] = node
-        elif plan.adversary in LEADERS:
-            evil = LEADERS[plan.adversary](
-                index, index, context, UnforgettingChain(CHAIN, GENESIS_MS), world, addresses
-            )
-            network.others.append(evil)
-            world.actors[index] = evil
-        elif plan.adversary == "twins":
-            for address in (index, free):
-                twin = SimulatedNode(address, context, make(address), world, addresses, None)
-                network.others.append(twin)
-                world.actors[address] = twin
-            addresses.by_node[node_id] = [index, free]
-            free += 1
-        elif plan.adversary in LIARS:
-            make_liar, chain = LIARS[plan.adversary], HashChain(CHAIN, GENESIS_MS)
-            liar = make_liar(index, context, chain, world, addresses, None)
-            network.others.append(liar)
-            world.actors[index] = liar
-        else:
-            world.actors[index] = Silent()
+    first, size = make_context(plan.weights, None, params, plan.epoch_heights), len(plan.weights) + plan.spares
+    watch = Watch(first, plan.byzantine, tuple(make_public(index) for index in range(size)))
+    network = Network(world, watch, Addresses())
+    make = make_application or (lambda _: HashChain(CHAIN, GENESIS_MS, make_founding(plan)))
+    for index in range(size):
+        network.addresses.by_node[make_public(index)] = [index]
+        if index in plan.byzantine:
+            put_adversary(network, plan, index, params)
+            continue
+        is_spare = index >= len(plan.weights)
+        context = first if is_spare else make_context(plan.weights, index, params, plan.epoch_heights)
+        public = make_public(index) if is_spare else None
+        skew = world.random.randint(-60, 60)
+        node = make_node(index, context, make(index), world, network.addresses, watch, skew, public)
+        network.honest.append(node)
+        world.actors[index] = node
     return network
+
+
+def put_adversary(network: Network, plan: Plan, index: int, params: Params) -> None:
+    """Whoever stands in a Byzantine validator's place: one, two, or nobody who says anything."""
+    world, addresses, founding = network.world, network.addresses, make_founding(plan)
+    context = make_context(plan.weights, index, params, plan.epoch_heights)
+    nodes: list[SimulatedNode] = []
+    if plan.adversary in LEADERS:
+        chain = UnforgettingChain(CHAIN, GENESIS_MS, founding)
+        nodes.append(LEADERS[plan.adversary](index, index, context, chain, world, addresses))
+    elif plan.adversary == "twins":
+        second = len(plan.weights) + plan.spares + len(network.others) // 2
+        addresses.by_node[make_public(index)] = [index, second]
+        for address in (index, second):
+            twin = HashChain(CHAIN, GENESIS_MS, founding)
+            nodes.append(SimulatedNode(address, context, twin, world, addresses, None))
+    elif plan.adversary in ALL_LIARS:
+        chain = HashChain(CHAIN, GENESIS_MS, founding)
+        nodes.append(ALL_LIARS[plan.adversary](index, context, chain, world, addresses, None))
+    else:
+        world.actors[index] = Silent()
+    network.others.extend(nodes)
+    world.actors.update({node.address: node for node in nodes})
 
 
 def raise_storm(network: Network, plan: Plan) -> None:
@@ -180,12 +209,20 @@ def raise_storm(network: Network, plan: Plan) -> None:
         world.remind(victim.address, random.randrange(plan.storm_ms), Crash(random.randrange(12), down_ms))
     for number in range(plan.transactions):
         submit(network, random.randrange(plan.storm_ms), b"transaction %d" % number)
+    for _ in range(plan.restakes):
+        submit(network, random.randrange(plan.storm_ms), make_restake(network))
 
 
 def submit(network: Network, delay_ms: int, transaction: bytes) -> None:
     """Every process hears of a transaction (gossip is not simulated)."""
     for node in (*network.honest, *network.others):
         network.world.remind(node.address, delay_ms, Submit(transaction))
+
+
+def make_restake(network: Network) -> bytes:
+    """Somebody joins, leaves, or changes its weight."""
+    random = network.world.random
+    return b"%s %d %d" % (RESTAKE, random.randrange(len(network.watch.names)), random.choice((0, 1, 1, 2, 3)))
 
 
 def split(network: Network) -> None:
@@ -209,13 +246,16 @@ def run_storm(network: Network, plan: Plan) -> None:
             split(network)
 
 
-def run_calm(network: Network) -> None:
-    """After GST every honest node makes more blocks final, within a bound."""
+def run_calm(network: Network, ends: int = 0, restakes: int = 0) -> None:
+    """After GST every honest node makes more blocks final, within a bound, and sees the end of so many epochs."""
     world = network.world
     world.groups, world.weather = {}, CALM
-    goal = max(node.tip.height for node in network.honest) + CALM_BLOCKS
+    heights = network.watch.context.boundary
+    goal = max(max(node.tip.height for node in network.honest) + CALM_BLOCKS, ends * heights + 1)
     for number in range(CALM_BLOCKS):
         submit(network, 200 * number, b"calm %d" % number)
+    for number in range(restakes):
+        submit(network, 150 * number, make_restake(network))
     world.run(world.now_ms + CALM_LIMIT_MS, lambda: network.get_height() >= goal)
     if network.get_height() < goal:
         heights = [node.tip.height for node in network.honest]
@@ -229,7 +269,7 @@ def run_schedule(plan: Plan, ignored: frozenset[str] = frozenset()) -> Outcome:
     name = text = ""
     try:
         run_storm(network, plan)
-        run_calm(network)
+        run_calm(network, ENDS, plan.restakes)
     except Violation as violation:
         name, text = violation.name, str(violation)
     except (AssertionError, KeyError, IndexError) as error:  # the machine's or the application's own check
@@ -244,4 +284,5 @@ def run_schedule(plan: Plan, ignored: frozenset[str] = frozenset()) -> Outcome:
         network.get_height(),
         len(network.watch.evidence),
         world.log.hexdigest(),
+        network.get_ends(),
     )

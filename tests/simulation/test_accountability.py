@@ -48,18 +48,18 @@ class Memory:
 
 
 def find_culprits(memories: list[Memory]) -> set[int]:
-    """Whom all honest nodes together can convict."""
-    cast: dict[tuple[int, int], set[Vote]] = {}
+    """Whom all honest nodes together can convict; the table is the same in every epoch here."""
+    cast: dict[tuple[int, int, int], set[Vote]] = {}
     for vote in set[Vote]().union(*(memory.votes for memory in memories)):
-        cast.setdefault((vote.signer, vote.view), set()).add(vote)
-    proposed: dict[tuple[int, int], set[bytes]] = {}
+        cast.setdefault((vote.signer, vote.epoch, vote.view), set()).add(vote)
+    proposed: dict[tuple[int, int, int], set[bytes]] = {}
     for signed in set[SignedProposal]().union(*(memory.proposals for memory in memories)):
-        proposed.setdefault((signed.signer, signed.view), set()).add(signed.block_hash)
+        proposed.setdefault((signed.signer, signed.epoch, signed.view), set()).add(signed.block_hash)
     return {
         signer
-        for (signer, _), votes in cast.items()
+        for (signer, _, _), votes in cast.items()
         if any(find_vote_conflict(first, second) is not None for first in votes for second in votes)
-    } | {signer for (signer, _), hashes in proposed.items() if len(hashes) > 1}
+    } | {signer for (signer, _, _), hashes in proposed.items() if len(hashes) > 1}
 
 
 def run_until_fork(plan: Plan) -> tuple[str, Network, list[Memory]]:

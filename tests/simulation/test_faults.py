@@ -7,14 +7,15 @@ from itertools import pairwise
 
 import pytest
 
-from protocol.block import Block
+from protocol.block import Block, compute_header_hash
 from protocol.evidence import EvidenceKind
 from protocol.ordering.messages import Proposal, QuorumCert
-from protocol.ordering.state import Tip
-from protocol.validators import compute_leader
+from protocol.units import MAX_UINT
 from protocol.voting import Vote, VoteKind
+from tests.simulation.addresses import OBSERVERS
 from tests.simulation.application import HashChain
-from tests.simulation.node import OBSERVERS, SimulatedNode
+from tests.simulation.disk import End
+from tests.simulation.node import SimulatedNode
 from tests.simulation.parcels import Crash, Letter
 from tests.simulation.schedule import (
     CHAIN,
@@ -26,10 +27,12 @@ from tests.simulation.schedule import (
     run_calm,
     submit,
 )
+from tests.simulation.stakes import Founding
 from tests.simulation.world import Weather
 
 LAN = Weather(1, 2, 0)
 LIAR = 2
+HEIGHTS = 8
 
 
 def make_faulty(
@@ -54,11 +57,7 @@ def list_kinds(network: Network) -> set[int]:
 
 
 def list_null_leaders(network: Network) -> set[int]:
-    context = network.watch.context
-    return {
-        compute_leader(context.validators, context.chain, context.epoch, context.seed, view)
-        for view in network.watch.null
-    }
+    return network.watch.list_null_leaders()
 
 
 def test_slow_validator_costs_only_its_own_views() -> None:
@@ -240,14 +239,19 @@ def test_certified_split_heals() -> None:
     run_calm(network)
 
 
-def join(network: Network, blocks: list[Block], tip: Tip, cert: QuorumCert | None) -> SimulatedNode:
+def join(network: Network, blocks: list[Block], ends: list[End], cert: QuorumCert | None) -> SimulatedNode:
     """An observer that starts on a copy of these final blocks, and hears what is broadcast from now on."""
-    chain = HashChain(CHAIN, GENESIS_MS)
-    context = make_context((1, 1, 1, 1), None)
+    chain = HashChain(CHAIN, GENESIS_MS, Founding((1, 1, 1, 1), frozenset(), HEIGHTS))
+    context = make_context((1, 1, 1, 1), None, epoch_heights=HEIGHTS)
     observer = SimulatedNode(99, context, chain, network.world, network.addresses, network.watch)
-    if blocks:
-        observer.blocks, observer.tip, observer.tip_cert = blocks, tip, cert
-        chain.final_hash, chain.roots = tip.block_hash, {tip.block_hash: blocks[-1].header.state_root}
+    for block in blocks:
+        block_hash = compute_header_hash(block.header)
+        assert chain.check(block_hash, block)
+        chain.commit((block_hash,))
+    if cert is not None:
+        observer.ends = ends
+        observer.keep_final(blocks, cert, MAX_UINT)
+        observer.store()
     network.world.actors[99] = observer
     network.addresses.by_node[OBSERVERS] = [99]
     observer.start()
@@ -259,7 +263,7 @@ def test_an_observer_joins_at_any_floor_follows_and_signs_nothing(floor_ms: int)
     network = make_faulty("none")
     run(network, floor_ms)
     source = network.honest[1]
-    floor = len(source.blocks), source.tip, source.tip_cert
+    floor = len(source.blocks), list(source.ends), source.tip_cert
     run(network, 1_500)
     observer = join(network, source.blocks[: floor[0]], floor[1], floor[2])
     assert observer.tip.height < network.get_height()
