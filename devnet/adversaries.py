@@ -17,9 +17,9 @@ from protocol.models import compute_model_id
 from verifier.card import load_card
 
 if TYPE_CHECKING:  # torch takes a second to load, and whoever only starts nodes needs none
-    from verifier.model import Model
+    from verifier.load import LoadedModel
 
-SMALLER: Final = {"arith-s": "arith-xs"}  # a model and the one that passes for it
+SMALLER: Final = {"arith-s": "arith-xs", "digits": "digits-xs"}  # a model and the one that passes for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,17 +28,17 @@ class Cheat:
 
     name: str
     does: str
-    load: "Callable[[Sequence[Path], str], list[Model]]"
+    load: "Callable[[Sequence[Path], str], list[LoadedModel]]"
 
 
-def load_smaller(directories: Sequence[Path], device: str) -> "list[Model]":
+def load_smaller(directories: Sequence[Path], device: str) -> "list[LoadedModel]":
     """Models of which some have a smaller one's weights behind the real one's card."""
-    from verifier.model import load_model
+    from verifier.load import load_any_model
 
-    models: list[Model] = []
+    models: list[LoadedModel] = []
     for directory in directories:
         smaller = SMALLER.get(directory.name)
-        model = load_model(find_model(smaller) if smaller else directory, device)
+        model = load_any_model(find_model(smaller) if smaller else directory, device)
         claimed = load_card(directory)
         models.append(replace(model, id=compute_model_id(claimed), card=claimed))
     return models

@@ -19,7 +19,7 @@ _DTYPE_NAMES: Final = {torch.float32: "float32", torch.bfloat16: "bfloat16", tor
 class ComputeClass(Message, frozen=True):
     """What a node declares, and its probe confirms (verifier/probe.py). float64 is for disputes alone."""
 
-    engine: Annotated[str, Meta(pattern=r"^(quorate|transformers)\Z")]
+    engine: Annotated[str, Meta(pattern=r"^(quorate|transformers|diffusers)\Z")]
     dtype: Annotated[str, Meta(pattern=r"^(float32|bfloat16|float64)\Z")]
     attention: Annotated[str, Meta(pattern=r"^(eager|sdpa)\Z")]
     hardware: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9.-]{0,31}\Z")]

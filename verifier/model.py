@@ -12,10 +12,12 @@ import msgspec
 import torch
 from msgspec import Meta
 
+from protocol.digest import IMAGE_FAMILIES
 from protocol.models import ModelCard, compute_model_id
 from protocol.units import ModelId
 from verifier import llama
 from verifier.card import (
+    CARD_FILE,
     CONFIG_FILE,
     GENERATION_FILE,
     MAX_CONFIG_BYTES,
@@ -117,6 +119,8 @@ def load_model(
     if expected is not None and model_id != expected:
         raise ModelRefused(f"{directory}: expected model {expected.hex()}, got {model_id.hex()} ({card.name})")
     check_files(directory)
+    if card.family in IMAGE_FAMILIES:
+        raise ModelRefused(f"{directory / CARD_FILE}: expected a family of digests of texts, got {card.family.name}")
     architecture = _get_architecture(directory)
     tokenizer = load_tokenizer(directory)
     if tokenizer.size > card.vocabulary:

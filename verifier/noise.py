@@ -67,6 +67,11 @@ def compute_noise(seed: Hash, step: int, count: int) -> Latents:
     return np.rint(invert_normal(uniform) * ONE).astype(np.int32)
 
 
+def to_floats(latents: Latents) -> NDArray[np.float32]:
+    """The numbers that these integers stand for, as models are given them."""
+    return (latents.astype(np.float64) / ONE).astype(np.float32)
+
+
 def invert_normal(uniform: Numbers) -> Numbers:
     """The number that a standard normal one stays under with this chance, to about 16 digits.
 

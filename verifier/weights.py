@@ -46,6 +46,15 @@ def load_weights(
     return weights
 
 
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Whatever tensors a file holds, as they are. Raises: ModelRefused if it is no readable safetensors file"""
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - is no mapping
+    except (SafetensorError, OSError) as error:
+        raise ModelRefused(f"{path}: is no readable safetensors file: {error}") from error
+
+
 def _load_shard(
     path: Path, shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype, device: torch.device, prefix: str
 ) -> dict[str, Tensor]:

@@ -20,10 +20,15 @@ from typing import BinaryIO, Final, NoReturn
 import torch
 
 from protocol.codec import encode
+from protocol.digest import Digest
 from protocol.errors import InvalidMessage
+from protocol.models import Output
 from verifier.card import ModelRefused, describe_card
 from verifier.digests.text import compute_text_digest
+from verifier.draw import draw_picture
 from verifier.generate import GenerationFailed, generate
+from verifier.image_model import ImageModel
+from verifier.load import LoadedModel, load_any_model
 from verifier.messages import (
     HEADER,
     MAX_REASON_CHARACTERS,
@@ -36,7 +41,7 @@ from verifier.messages import (
     Refused,
     Response,
 )
-from verifier.model import Model, load_model, use_deterministic_settings
+from verifier.model import use_deterministic_settings
 from verifier.tokens import PromptRefused
 
 EXIT_BAD_MODEL: Final = 3
@@ -59,10 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", action="append", required=True, type=Path, metavar="DIR", help="a model directory")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     options = parser.parse_args(arguments)
-    run_worker(lambda: [load_model(directory, options.device) for directory in options.model])
+    run_worker(lambda: [load_any_model(directory, options.device) for directory in options.model])
 
 
-def run_worker(load: Callable[[], Iterable[Model]]) -> None:
+def run_worker(load: Callable[[], Iterable[LoadedModel]]) -> None:
     """Serves what `load` returns; a program that serves other models than it claims differs in nothing but this argument."""
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
@@ -113,7 +118,7 @@ def end_with(reason: str) -> NoReturn:
     os._exit(EXIT_BAD_FRAME)
 
 
-def answer(models: dict[bytes, Model], arrival: Arrival) -> Generated | Failed:
+def answer(models: dict[bytes, LoadedModel], arrival: Arrival) -> Generated | Failed:
     """The output of a request, or why there is none."""
     request, started = arrival.request, time.monotonic()
     model = models.get(request.model)
@@ -125,11 +130,19 @@ def answer(models: dict[bytes, Model], arrival: Arrival) -> Generated | Failed:
         )
     due = arrival.at + request.deadline_ms / 1000
     try:
-        output = generate(model, request.prompt, request.settings, request.seed, lambda: time.monotonic() > due)
+        output, digest = produce(model, request, lambda: time.monotonic() > due)
     except (PromptRefused, GenerationFailed, torch.cuda.OutOfMemoryError) as error:
         return Failed(request.request_id, str(error)[:MAX_REASON_CHARACTERS])
-    digest = compute_text_digest(model.card.family, output.tokens)
     return Generated(request.request_id, output, digest, int((time.monotonic() - started) * 1000))
+
+
+def produce(model: LoadedModel, request: Generate, is_late: Callable[[], bool]) -> tuple[Output, Digest]:
+    """What the model answers, and its digest. Raises: PromptRefused · GenerationFailed"""
+    if isinstance(model, ImageModel):
+        drawing = draw_picture(model, request.prompt, request.seed, is_late)
+        return drawing.output, drawing.digest
+    output = generate(model, request.prompt, request.settings, request.seed, is_late)
+    return output, compute_text_digest(model.card.family, output.tokens)
 
 
 def write_response(responses: BinaryIO, response: Response) -> None:

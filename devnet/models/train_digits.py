@@ -28,10 +28,11 @@ from devnet.models.training import MODELS
 from protocol.digest import DigestFamily
 from protocol.models import ModelCard
 from verifier.card import CONFIG_FILE, SAMPLING_FILE, SCHEDULER_FILE, TOKENIZER_FILE, WEIGHTS_FILE, write_card
-from verifier.diffusion import make_kept, run_sampler, to_floats
+from verifier.diffusion import make_kept, run_sampler
 from verifier.dit import Dit, DitConfig, compute_shapes, compute_velocity
 from verifier.image_model import ARCHITECTURE, load_image_model
 from verifier.llama import Attention
+from verifier.noise import to_floats
 
 SIDE: Final = 8
 CLASSES: Final = 10

@@ -26,7 +26,9 @@ def models(context: typer.Context) -> None:
         typer.echo(context.get_help())
 
 
-_Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A causal model in Hugging Face layout.")]
+_Directory = Annotated[
+    Path, typer.Argument(metavar="DIR", help="A model in Hugging Face layout: causal, or of pictures.")
+]
 _Name = Annotated[str | None, typer.Option("--name", help="What people call it. Default: the directory's name.")]
 _Dtype = Annotated[str, typer.Option("--dtype", metavar="float32|bfloat16", help="What it computes in.")]
 _TokenMs = Annotated[
@@ -62,9 +64,10 @@ def _make_card(directory: Path, name: str, dtype: str, token_ms: int | None) -> 
     """The card of a model that this machine could load. Raises: Fault(BAD_MODEL), and then there is no card."""
     from node.disk import disk_fault
     from protocol.digest import DigestFamily
-    from verifier.card import CARD_FILE, ModelRefused, write_card
+    from verifier.card import CARD_FILE, SAMPLING_FILE, ModelRefused, write_card
 
-    family = DigestFamily.TEXT_MINHASH256
+    has_pictures = (directory / SAMPLING_FILE).is_file()
+    family = DigestFamily.IMG_PDQ256 if has_pictures else DigestFamily.TEXT_MINHASH256
     try:
         made = write_card(directory, name, dtype, family, token_ms or 1)
         measured_ms = _try_model(directory)
@@ -79,11 +82,15 @@ def _make_card(directory: Path, name: str, dtype: str, token_ms: int | None) -> 
 
 
 def _try_model(directory: Path) -> int:
-    """How long a token took, rounded up. Units: milliseconds. Raises: ModelRefused where the model cannot be run."""
-    from verifier.model import load_model, use_deterministic_settings
+    """How long a token took, or a picture, rounded up. Units: milliseconds. Raises: ModelRefused where the model cannot be run."""
+    from verifier.draw import measure_drawing_ms
+    from verifier.image_model import ImageModel
+    from verifier.load import load_any_model
+    from verifier.model import use_deterministic_settings
 
     use_deterministic_settings()
-    return _measure_token(load_model(directory))
+    model = load_any_model(directory)
+    return measure_drawing_ms(model) if isinstance(model, ImageModel) else _measure_token(model)
 
 
 def _measure_token(model: "Model") -> int:

@@ -14,8 +14,20 @@ import pytest
 
 from devnet.models.training import MODELS
 from protocol.codec import encode
-from protocol.models import GenerationSettings, SamplingKind, StopReason, compute_model_id, greedy
+from protocol.digest import DigestFamily
+from protocol.models import (
+    GenerationSettings,
+    ImageOutput,
+    SamplingKind,
+    StopReason,
+    TextOutput,
+    compute_model_id,
+    greedy,
+)
+from tests.verifier.image_samples import load_digits_model, never
 from verifier.card import load_card
+from verifier.digests.images import compute_image_digest, read_pixels
+from verifier.draw import draw_picture
 from verifier.messages import (
     HEADER,
     MAX_REQUEST_BYTES,
@@ -84,10 +96,25 @@ def ask(worker: subprocess.Popen[bytes], frames: bytes) -> Response:
 
 def test_a_sum_is_answered_with_output_and_digest(worker: subprocess.Popen[bytes]) -> None:
     answer = ask(worker, make_frame("23+58="))
-    assert isinstance(answer, Generated)
+    assert isinstance(answer, Generated) and isinstance(answer.output, TextOutput)
     assert (answer.output.text, answer.output.stop, answer.output.model) == ("81", StopReason.END, ARITH)
     assert answer.request_id == bytes([1]) * 32
     assert answer.digest.family == load_card(MODELS / "arith-s").family
+
+
+def test_a_digit_is_drawn_with_its_digest() -> None:
+    process = start(MODELS / "arith-s", MODELS / "digits")
+    assert process.stdout is not None
+    hello = receive(process.stdout)
+    assert isinstance(hello, Hello)
+    digits = compute_model_id(hello.models[1])
+    drawn = ask(process, make_frame("7", model=digits, settings=greedy(1)))
+    refused = ask(process, make_frame("seven", model=digits, settings=greedy(1)))
+    end(process)
+    assert isinstance(drawn, Generated) and isinstance(drawn.output, ImageOutput)
+    assert drawn.output == draw_picture(load_digits_model(), "7", bytes(32), never).output
+    assert drawn.digest == compute_image_digest(DigestFamily.IMG_PDQ256, read_pixels(drawn.output))
+    assert isinstance(refused, Failed) and "no token for 'seven'" in refused.reason
 
 
 def test_requests_are_answered_in_their_order(worker: subprocess.Popen[bytes]) -> None:

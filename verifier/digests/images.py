@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocol.digest import Digest, DigestFamily
+from protocol.models import ImageOutput
 
 Pixels = NDArray[np.uint8]
 Integers = NDArray[np.int64]
@@ -91,6 +92,11 @@ HASHES: Final[dict[str, Callable[[Pixels], Bits]]] = {
     "ahash64": compute_ahash64,
     "whash64": compute_whash64,
 }
+
+
+def read_pixels(output: ImageOutput) -> Pixels:
+    """An output's pixels as an array. Shapes: [height, width, 1 or 3]"""
+    return np.frombuffer(output.pixels, dtype=np.uint8).reshape(output.height, output.width, output.channels)
 
 
 def compute_luma(pixels: Pixels) -> Integers:
