@@ -92,6 +92,8 @@ class Trouble(Enum):
     DISK_FULL = "disk_full"
     DISK = "disk"
     DAMAGED_LEDGER = "damaged_ledger"
+    BAD_PROTECTION = "bad_protection"
+    VOTES_LOST = "votes_lost"
     INTERRUPTED = "interrupted"
     JOB_FAILED = "failed"
     JOB_INCONCLUSIVE = "inconclusive"
@@ -152,6 +154,8 @@ _TABLE: Final[dict[Reason, tuple[Exit, RpcCode, bool, str]]] = {
     Rejection.ZERO_AMOUNT: (*_REFUSED, "give an amount above 0"),
     Rejection.BUSY: (*_LATER, "wait until some of it has ended, then try again"),
     Rejection.CONVICTED: (*_REFUSED, "use another key: this one has broken a voting rule"),
+    Rejection.JAILED: (*_LATER, "wait until its time is over, then send it again"),
+    Rejection.NOT_JAILED: (*_REFUSED, "nothing: `quorate status` shows whether a node votes"),
     Rejection.TOO_EARLY: (*_LATER, "send what comes before it first, then try again"),
     # Jobs
     Rejection.EMPTY_PROMPT: (*_REFUSED, "write a question"),
@@ -309,6 +313,8 @@ _TABLE: Final[dict[Reason, tuple[Exit, RpcCode, bool, str]]] = {
         *_BAD,
         "use this network's home, or make a new one with `quorate init --home DIR --genesis FILE`",
     ),
+    Trouble.BAD_PROTECTION: (*_BAD, "write the file anew with `quorate ledger export-protection` in the old home"),
+    Trouble.VOTES_LOST: (*_BAD, "start the node, and wait until it signs again"),
     Trouble.NOT_A_HOME: (*_BAD, "make it with `quorate init --home DIR --genesis FILE`"),
     Trouble.PORT_IN_USE: (*_BAD, "choose another port, or 0 for a free one, or stop who holds it"),
     Trouble.DISK_FULL: (

@@ -10,7 +10,7 @@ of whom none of them remembers a signature that is not in it, signs at once.
 from collections.abc import Callable
 from typing import Final
 
-from node.records import place_of
+from node.records import Place, place_of
 from node.stored import LogState
 from node.telemetry import Level, Telemetry
 from node.vote_log import VoteLog
@@ -73,12 +73,11 @@ class Signing:
 
     def may_sign(self, epoch: Epoch) -> bool:
         """Whether this node may sign in an epoch."""
-        return self._from is not None and epoch >= self._from
+        return self._from is not None and epoch >= max(self._from, self._bound[0])
 
     def compute_floor(self, epoch: Epoch) -> View:
-        """The view up to which nothing is signed in an epoch: what may have been is not in the log, or is not given back to ordering."""
-        places = [self._log.watermark] if self._is_bound else [self._log.watermark, self._signed]
-        return max((view for place_epoch, view in places if place_epoch == epoch), default=0)
+        """The view up to which nothing is signed in an epoch; in epochs before the bound's nothing is at all."""
+        return self._bound[1] if self._bound[0] == epoch else 0
 
     def is_replayed(self, record: Record) -> bool:
         """Whether ordering gets a record of the log back: own votes only where it may sign again beside them."""
@@ -128,6 +127,11 @@ class Signing:
         self._heard.clear()
         self._report_decision(epoch)
         return True
+
+    @property
+    def _bound(self) -> Place:
+        """How far there may be signatures that ordering does not get back: not in the log, or in one that is in doubt."""
+        return self._log.watermark if self._is_bound else max(self._log.watermark, self._signed)
 
     def _needs_answers(self, table: ValidatorSet) -> bool:
         return self._from is None and (self._is_lost or index_of(table, self._node) is not None)

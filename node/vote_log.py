@@ -35,6 +35,11 @@ class VoteLog:
         return self._wal.position
 
     @property
+    def lineage(self) -> bytes:
+        """Which log this is."""
+        return self._wal.lineage
+
+    @property
     def records(self) -> tuple[Record, ...]:
         """What ordering may have to be given back, in its order."""
         return tuple(record for record, _ in self._kept)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from node.commands import options
+from node.commands import options, protection
 from node.faults import Exit, Fault, Trouble
 
 if TYPE_CHECKING:
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from node.storage import Storage
     from protocol.genesis import Genesis
 
-app = typer.Typer(help="Judge and show the chain on a stopped node's disk.", invoke_without_command=True)
+app = typer.Typer(help="Judge, show and move what lies on a stopped node's disk.", invoke_without_command=True)
 
 
 @app.callback()
 def ledger(context: typer.Context) -> None:
-    """Judge and show the chain on a stopped node's disk."""
+    """Judge, show and move what lies on a stopped node's disk."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 
@@ -91,6 +91,10 @@ def export(
     else:
         typer.echo(f"{out}: {count} entries of the state after height {header.height}, root {root}")
     return Exit.OK
+
+
+app.command("export-protection")(protection.export_protection)
+app.command("import-protection")(protection.import_protection)
 
 
 @contextmanager

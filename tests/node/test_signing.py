@@ -257,14 +257,22 @@ def test_a_vote_of_another_is_refused(wal: OpenedWal) -> None:
     assert signing.list_unheard(TABLE) == tuple(make_key(name).public for name in ("v0", "v1", "v2"))
 
 
-def test_nothing_is_signed_up_to_a_watermark_nor_up_to_votes_that_are_not_given_back(wal: OpenedWal) -> None:
+def test_nothing_is_signed_up_to_a_watermark(wal: OpenedWal) -> None:
     log, _ = open_signing(wal, LogState.UNKNOWN)
+    log.permit(0)
     log.raise_watermark((2, 40))
+    signing = Signing(make_key("v3").public, CHAIN, log, LogState.COMPLETE, lambda: None, Telemetry(io.StringIO()))
+    assert [signing.may_sign(epoch) for epoch in range(4)] == [False, False, True, True]
+    assert [signing.compute_floor(epoch) for epoch in (2, 3)] == [40, 0]
+
+
+def test_votes_that_are_not_given_back_to_ordering_bind_as_a_watermark_does(wal: OpenedWal) -> None:
+    log, _ = open_signing(wal, LogState.UNKNOWN)
     log.append(make_vote(7), durable=True)
     log.permit(0)
-    for state, floors in ((LogState.COMPLETE, [0, 0, 40]), (LogState.UNKNOWN, [7, 0, 40])):
+    for state, floor in ((LogState.COMPLETE, 0), (LogState.UNKNOWN, 7)):
         signing = Signing(make_key("v3").public, CHAIN, log, state, lambda: None, Telemetry(io.StringIO()))
-        assert [signing.compute_floor(epoch) for epoch in range(3)] == floors
+        assert signing.compute_floor(0) == floor
         assert signing.is_replayed(make_vote(7)) == (state is LogState.COMPLETE)
 
 
