@@ -26,6 +26,7 @@ from protocol.transactions import (
     Transaction,
     compute_transaction_id,
 )
+from protocol.trust import ChainStep, make_step
 from tests.simulation.ledger_pool import Pool
 from tests.simulation.ledger_town import Town, get_onion
 from tests.simulation.stakes import Terms
@@ -64,6 +65,7 @@ class LedgerApplication:
         self.executed = {start: self.final}
         self.stored = self.final
         self.unstored: list[Executed] = []
+        self.steps: list[ChainStep] = []  # of the changes of the validator set
         self.pool = Pool(town.verified)
         self.before = (
             town.ledger
@@ -79,14 +81,15 @@ class LedgerApplication:
     def build(self, request: BuildBlock, now_ms: int) -> Block | None:
         base = self.executed[request.parent_hash]
         proposer, gap, _ = get_onion_gap(base.ledger, base.header, request.view)
-        stored = ONION_CODEC.decode(base.ledger.entries[onion_key(self.town.genesis.validators[proposer].node)])
+        leader = get_epoch_terms(base.ledger).validators.members[proposer].node
+        stored = ONION_CODEC.decode(base.ledger.entries[onion_key(leader)])
         onion, slot = get_onion(f"v{self.own}"), stored.tip_slot + gap
         if not onion.has_slot(slot):
             return None
         context = BuildContext(
             epoch=get_epoch(base.ledger),
             view=request.view,
-            proposer=self.own,
+            proposer=proposer,
             time_ms=max(now_ms, request.not_before_ms),
             beacon_reveal=onion.reveal(slot),
             candidates=self._list_candidates(),
@@ -110,6 +113,7 @@ class LedgerApplication:
             assert executed.block is not None and executed.header.parent_hash == self.final.hash, executed.header
             self.final = executed
             self.unstored.append(executed)
+            self.uncertified.append(executed)
 
     def get_terms(self) -> Terms:
         terms = get_epoch_terms(self.final.ledger)
@@ -121,7 +125,6 @@ class LedgerApplication:
         for executed in self.unstored:
             assert executed.block is not None, executed.header
             self._store(executed, executed.block)
-        self.uncertified += self.unstored
         self.stored, self.unstored = self.final, []
         height = self.final.header.height
         above = {key: entry for key, entry in self.executed.items() if entry.header.height > height}
@@ -132,7 +135,8 @@ class LedgerApplication:
         stored = self.stored
         assert ledger.state_root == stored.header.state_root, stored.header.height
         self.final = self.stored = Executed(stored.header, stored.hash, ledger, None)
-        self.unstored = []
+        self.unstored, self.uncertified = [], []
+        self.steps = [step for step in self.steps if step.header.height <= stored.header.height]
         self.executed = {self.final.hash: self.final}
         self.before = ledger
         self.pool = Pool(self.town.verified)
@@ -182,6 +186,9 @@ class LedgerApplication:
                     self.town.see_settlement(job, settlement)
             self.before = executed.ledger
         self.uncertified = []
+        last = self.final
+        step = make_step(last.header, cert, get_epoch_terms(last.ledger).validators, self.town.genesis.params)
+        self.steps += () if step is None else (step,)
 
     # --- inside
 

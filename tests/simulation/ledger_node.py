@@ -13,7 +13,9 @@ from tests.simulation.node import SimulatedNode
 from tests.simulation.parcels import Crash
 
 if TYPE_CHECKING:
+    from protocol.block import Block
     from protocol.ledger.queries import GenerateDuty
+    from protocol.ordering.messages import QuorumCert
     from protocol.ordering.state import Context
     from protocol.units import Hash
     from tests.simulation.ledger_town import NotedSigner
@@ -93,6 +95,7 @@ class LedgerActor(SimulatedNode):
         if self.is_up and not self.is_halted:
             self.do_duties()
             self.look_for_work()
+            self.finish_turn()
 
     def take_own(self, parcel: Gossip | Generated | Chore | Look) -> None:
         match parcel:
@@ -170,10 +173,9 @@ class LedgerActor(SimulatedNode):
                 return executed
         return self.application.final
 
-    def store(self) -> None:
-        super().store()
-        if self.tip_cert is not None:
-            self.application.certify(self.blocks, self.tip_cert)
+    def keep_tip(self, blocks: list[Block], cert: QuorumCert) -> None:
+        super().keep_tip(blocks, cert)
+        self.application.certify(self.blocks, cert)
 
 
 class LedgerEvil(LedgerActor, Evil):

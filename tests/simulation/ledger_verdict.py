@@ -9,6 +9,7 @@ from protocol.errors import Refusal
 from protocol.jobs.agreement import Decision
 from protocol.jobs.settlement import SeatEnd, SettledSeat, Settlement
 from protocol.ledger.draft import ledger_from_entries
+from protocol.trust import trust_genesis, walk_steps
 from tests.simulation.ledger_clients import LONG_REVEAL_MS
 from tests.simulation.ledger_members import CORRECT, Conduct
 from tests.simulation.ledger_pool import is_includable
@@ -59,7 +60,8 @@ def judge_certificate(whole: LedgerNetwork, actor: LedgerActor, job: JobId) -> N
     """Every node's own certificate satisfies a stranger and says what was settled."""
     settlement = whole.town.settlements[job]
     try:
-        report = check_certificate(actor.application.certificates[job], whole.town.genesis)
+        trust = walk_steps(trust_genesis(whole.town.genesis), actor.application.steps)
+        report = check_certificate(actor.application.certificates[job], trust)
     except Refusal as refusal:
         whole.town.fail("certificate", f"node {actor.address}, job {job.hex()[:12]}: {refusal}")
         return

@@ -137,6 +137,7 @@ class SimulatedNode(Disk):
         if self.is_up:
             self.finish_turn()
             self.look_for_work()
+            self.finish_turn()
 
     def stop(self, down_ms: int) -> None:
         """A crash."""
@@ -180,6 +181,7 @@ class SimulatedNode(Disk):
         if self.is_up:
             self.finish_turn()
             self.look_for_work()
+            self.finish_turn()
 
     def finish_turn(self) -> None:
         """What has become final is stored now, or later: messages never wait for that."""

@@ -14,6 +14,7 @@ from protocol.certificate import check_certificate
 from protocol.jobs.agreement import Decision
 from protocol.jobs.settlement import Phase, SeatEnd
 from protocol.ledger.queries import get_job
+from protocol.trust import trust_genesis, walk_steps
 from tests.protocol.builders import make_request
 from tests.simulation.invariants import Violation
 from tests.simulation.ledger_clients import offer_job
@@ -61,7 +62,8 @@ def test_a_job_settles_on_every_node_and_every_nodes_certificate_names_the_answe
     assert settlement.decision is Decision.ACCEPTED
     for actor in whole.honest:
         assert actor.application.settled == {settlement.job: settlement}
-        report = check_certificate(actor.application.certificates[settlement.job], whole.town.genesis)
+        trust = walk_steps(trust_genesis(whole.town.genesis), actor.application.steps)
+        report = check_certificate(actor.application.certificates[settlement.job], trust)
         assert report.winner_hash == settlement.winner_hash
         if get_key(f"v{actor.address}").public in {seat.holder for seat in settlement.seats}:
             assert report.text is not None
