@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from protocol.models import MAX_OUTPUT_BYTES, GenerationSettings, SamplingKind, StopReason, TextOutput
+from verifier.engine import Engine
 from verifier.model import Model
 from verifier.sampling import Integers, choose_extensions, choose_token, compute_log_shares, quantise
 from verifier.tokens import decode_tokens, encode_prompt
@@ -62,7 +63,7 @@ def generate_traced(
         # The beams' states are spent on others; one reading of the answer has them again.
         hidden = model.engine.read_hidden([[*ids, *tokens[:-1]]])[0, len(ids) - 1 :]
     else:
-        tokens, hidden = sample_tokens(model, ids, settings, seed, limit, is_late)
+        tokens, hidden = sample_tokens(model.engine, model.ends, ids, settings, seed, limit, is_late)
     if tokens[-1] in model.ends:
         stop = StopReason.END
     else:
@@ -74,21 +75,27 @@ def generate_traced(
 
 
 def sample_tokens(
-    model: Model, prompt: list[int], settings: GenerationSettings, seed: bytes, limit: int, is_late: Callable[[], bool]
+    engine: Engine,
+    ends: frozenset[int],
+    prompt: list[int],
+    settings: GenerationSettings,
+    seed: bytes,
+    limit: int,
+    is_late: Callable[[], bool],
 ) -> tuple[list[int], Tensor]:
     """At most `limit` tokens, one after the other, and their hidden states; position 0 is the first one after the prompt."""
     temperature = settings.temperature_ppm if settings.kind is SamplingKind.SAMPLE else 0
     tokens: list[int] = []
     states: list[Tensor] = []
-    hidden, cache = model.engine.compute_next([prompt], None)
+    hidden, cache = engine.compute_next([prompt], None)
     while True:
         states.append(hidden)
-        logits = _read(model.engine.compute_head(hidden))[0]
+        logits = _read(engine.compute_head(hidden))[0]
         tokens.append(choose_token(logits, seed, len(tokens), temperature, settings.top_p_ppm))
-        if tokens[-1] in model.ends or len(tokens) == limit:
+        if tokens[-1] in ends or len(tokens) == limit:
             return tokens, torch.cat(states)
         _check_time(is_late, len(tokens), limit)
-        hidden, cache = model.engine.compute_next([tokens[-1:]], cache)
+        hidden, cache = engine.compute_next([tokens[-1:]], cache)
 
 
 def search_beams(model: Model, prompt: list[int], beams: int, limit: int, is_late: Callable[[], bool]) -> list[int]:

@@ -19,6 +19,7 @@ from verifier.sampling import FRACTION_BITS, Integers, draw_raw, quantise, shape
 
 ONE_NAT: Final = 1 << FRACTION_BITS
 MARGIN_CAP: Final = 64 * ONE_NAT  # what a token counts that could not have been chosen at all
+CACHED_LOGITS: Final = 2**20
 _PPM: Final = 1_000_000
 _COMMON_TOKENS: Final = 1024  # nearly every nucleus has fewer
 
@@ -44,8 +45,15 @@ def measure_margins(logits: Tensor, tokens: Sequence[int], first: int, replay: R
     assert logits.shape[0] == len(tokens), (logits.shape, len(tokens))
     if replay.temperature_ppm == 0:
         return _measure_greedy(logits, tokens)
-    wide = logits if logits.dtype == torch.float64 else logits.float()
-    return _measure_sampled(wide.cpu(), np.asarray(tokens, dtype=np.int64), first, replay)
+    wide = (logits if logits.dtype == torch.float64 else logits.float()).cpu()
+    # A few rows at a time: whatever is made of them stays in the processor's cache.
+    rows = max(1, CACHED_LOGITS // logits.shape[1])
+    claimed = np.asarray(tokens, dtype=np.int64)
+    parts = [
+        _measure_sampled(wide[at : at + rows], claimed[at : at + rows], first + at, replay)
+        for at in range(0, len(tokens), rows)
+    ]
+    return np.concatenate(parts)
 
 
 def _measure_greedy(logits: Tensor, tokens: Sequence[int]) -> Integers:

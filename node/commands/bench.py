@@ -130,3 +130,27 @@ def compare(
     else:
         print_comparison(figures)
     return Exit.OK
+
+
+@app.command("audit")
+def audit(
+    tokens: Annotated[int, typer.Option("--tokens", min=1, max=32_768, help="Tokens generated and audited.")] = 256,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, max=100, help="How often; medians are shown.")] = 3,
+    size: Annotated[
+        str, typer.Option("--size", metavar="44m|500m", help="The model's size; weights are random.")
+    ] = "44m",
+    dtype: Annotated[str, typer.Option("--dtype", metavar="float32|bfloat16", help="What it computes in.")] = "float32",
+    as_json: options.Json = False,
+) -> int:
+    """Audit what a model of random weights wrote, beside a bare prefill and beside writing it, on one thread."""
+    from node.commands.bench_audit import measure_audit, print_audit
+    from node.commands.bench_job import describe_machine
+    from node.render import print_json, print_note
+
+    print_note(describe_machine(Path()))
+    figures = measure_audit(tokens, rounds, size, dtype)
+    if as_json:
+        print_json(figures)
+    else:
+        print_audit(figures)
+    return Exit.OK

@@ -60,6 +60,33 @@ def card(
     return Exit.OK
 
 
+@app.command("calibrate")
+def calibrate(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A directory with a card, or a shipped model's name.")],
+    quick: Annotated[bool, typer.Option("--quick", help="Minutes in place of hours, and wider bounds.")] = False,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Decides every job; the same seed, the same report.")] = 1,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Default: calibration/NAME. Goes on with what is there.")
+    ] = None,
+    smaller: Annotated[
+        Path | None, typer.Option("--smaller", metavar="DIR", help="A model that might pass for this one.")
+    ] = None,
+    earlier: Annotated[
+        Path | None, typer.Option("--earlier", metavar="FILE", help="The difference to its earlier weights.")
+    ] = None,
+    device: Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N")] = "cpu",
+    key: Annotated[
+        Path | None, typer.Option("--key", metavar="FILE", help="Signs the profile. Default: a key anybody can derive.")
+    ] = None,
+    as_json: options.Json = False,
+) -> int:
+    """Run MODEL honestly and with every cheat, and write the signed tolerances and error rates that audits go by."""
+    from node.commands.models_calibrate import CalibrateOptions, run_calibrate
+
+    run_calibrate(CalibrateOptions(model, quick, seed, out, smaller, earlier, device, key), as_json=as_json)
+    return Exit.OK
+
+
 def _make_card(directory: Path, name: str, dtype: str, token_ms: int | None) -> "ModelCard":
     """The card of a model that this machine could load. Raises: Fault(BAD_MODEL), and then there is no card."""
     from node.disk import disk_fault
