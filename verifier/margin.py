@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from verifier.sampling import FRACTION_BITS, Integers, draw_raw, quantise, shape_noise
+from verifier.sampling import FRACTION_BITS, Integers, draw_raw_rows, quantise, shape_noise
 
 ONE_NAT: Final = 1 << FRACTION_BITS
 MARGIN_CAP: Final = 64 * ONE_NAT  # what a token counts that could not have been chosen at all
@@ -69,9 +69,7 @@ def _measure_sampled(logits: Tensor, tokens: Integers, first: int, replay: Repla
     w must be below exp((z - b) / T). That is one exponential a token in place of two logarithms.
     """
     count, vocabulary = logits.shape
-    raw = np.empty((count, vocabulary), dtype=np.uint64)
-    for row in range(count):
-        raw[row] = draw_raw(replay.seed, first + row, vocabulary)
+    raw = draw_raw_rows(replay.seed, range(first, first + count), vocabulary)
     below_top = np.invert(raw.view(np.uint32).reshape(count, vocabulary, 2)[:, :, 1]).astype(np.float32)
     inner, outer = bound_nucleus(logits, replay)
     values = logits.numpy()
@@ -120,23 +118,30 @@ def bound_nucleus(logits: Tensor, replay: Replay) -> tuple[NDArray[np.float64], 
     # A shift of all logits by the slack moves a share p of the probability by at most 2 p (1 - p) slack / T.
     unsure = 2 * share * (1 - share) * replay.slack / temperature + 1e-5
     top = logits.amax(dim=1, keepdim=True)
-    total = ((logits - top) / temperature).exp().sum(dim=1, keepdim=True, dtype=torch.float64)
+    total = ((logits - top) / temperature).exp().sum(dim=1, keepdim=True, dtype=torch.float64).numpy()
     for kept in (min(_COMMON_TOKENS, logits.shape[1]), logits.shape[1]):
-        values = logits.topk(kept, dim=1).values.double()
-        weights = ((values - top) / temperature).exp() / total
-        before = weights.cumsum(dim=1) - weights
+        values = _sort_largest(logits.numpy(), kept)
+        weights = np.exp((values - values[:, :1]) / temperature) / total
+        before = weights.cumsum(axis=1) - weights
         if kept == logits.shape[1] or bool((before[:, -1] > share + unsure).all()):
             break
-    first = top[:, 0].double()
-    inner = torch.minimum(_get_last(values, before, share - unsure) + replay.slack, first)
-    outer = torch.minimum(_get_last(values, before, share + unsure) - replay.slack, first)
-    return inner.numpy(), outer.numpy()
+    first = values[:, 0]
+    inner = np.minimum(_get_last(values, before, share - unsure) + replay.slack, first)
+    outer = np.minimum(_get_last(values, before, share + unsure) - replay.slack, first)
+    return inner, outer
 
 
-def _get_last(values: Tensor, before: Tensor, share: float) -> Tensor:
+def _sort_largest(values: NDArray[np.float64], kept: int) -> NDArray[np.float64]:
+    """Each row's largest, falling. numpy's sorts take a tenth of the time of torch's."""
+    count = values.shape[1]
+    largest = values if kept == count else np.partition(values, count - kept, axis=1)[:, count - kept :]
+    return np.sort(largest, axis=1)[:, ::-1].astype(np.float64)
+
+
+def _get_last(values: NDArray[np.float64], before: NDArray[np.float64], share: float) -> NDArray[np.float64]:
     """In each row the smallest logit that has less than this share before it."""
-    count = (before < share).sum(dim=1).clamp(min=1)
-    return values.gather(1, count[:, None] - 1)[:, 0]
+    count = np.maximum((before < share).sum(axis=1), 1)
+    return values[np.arange(len(values)), count - 1]
 
 
 def _to_numpy(values: Tensor) -> NDArray[np.float64]:

@@ -12,6 +12,8 @@ from verifier.sampling import (
     choose_token,
     compute_log_shares,
     compute_noise,
+    draw_raw,
+    draw_raw_rows,
     list_nucleus,
     quantise,
 )
@@ -113,3 +115,9 @@ def test_extreme_logits_stay_inside_64_bits() -> None:
 def test_nan_is_a_fault_not_a_choice() -> None:
     with pytest.raises(AssertionError, match="NaN"):
         quantise(np.array([0.0, np.nan]))
+
+
+def test_rows_drawn_together_are_those_drawn_one_by_one() -> None:
+    rows = draw_raw_rows(SEED, range(5, 9), 37)
+    assert all((row == draw_raw(SEED, position, 37)).all() for position, row in zip(range(5, 9), rows, strict=True))
+    assert draw_raw_rows(SEED, [], 37).shape == (0, 37)
