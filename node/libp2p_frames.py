@@ -4,6 +4,10 @@ As it is, Yamux goes on whatever comes: a header of no known version or type is 
 all that follows as headers and forgets it, for ever; and what is sent to a stream that is gone is read and forgotten as fast as it
 comes. Here the one ends the connection at once, and the other has a rate, above what an honest peer still has under way when
 we reset its streams.
+
+And a write that is given up, by a time-out or because its session has ended, leaves half a frame behind, or a Noise message that is
+encrypted and never sent: all that follows on the connection fails to authenticate, and both sides lose every session on it. Here a frame
+that has begun is written to its end.
 """
 
 from __future__ import annotations
@@ -15,9 +19,11 @@ from typing import Final, cast
 
 import trio
 from libp2p.abc import ISecureConn
+from libp2p.io.exceptions import ConnectionClosedError
 from libp2p.peer.id import ID
 from libp2p.stream_muxer.yamux.yamux import (
     FLAG_SYN,
+    GO_AWAY_NORMAL,
     HEADER_SIZE,
     TYPE_GO_AWAY,
     YAMUX_HEADER_FORMAT,
@@ -34,12 +40,15 @@ CONNECTION_BYTES: Final = 16 << 20
 STRAY: Final = Rate(100, CONNECTION_BYTES // 16, burst_s=8)
 
 
+WRITE_S: Final = 10.0  # a peer that takes nothing for so long is frozen, as one that says nothing (network.Timing)
+
+
 class BadHeader(Exception):
     """What no peer sends that keeps to the multiplexer's rules; it ends the connection."""
 
 
 class BoundedYamux(Yamux):
-    """Yamux that closes the connection of a peer that ignores the receive window, or talks to nobody."""  # faults 18, 19
+    """Yamux that closes the connection of a peer that ignores the receive window, or talks to nobody."""  # faults 18, 19, 20
 
     def __init__(
         self,
@@ -53,6 +62,25 @@ class BoundedYamux(Yamux):
         self._whole = secured_conn
         self._gate = HeaderGate(secured_conn, self._judge_header)
         self.secured_conn = cast("ISecureConn", self._gate)
+
+    async def _write_frame(self, data: bytes) -> None:  # fault 20
+        async with self._write_lock:
+            with trio.move_on_after(WRITE_S) as scope:
+                scope.shield = True
+                await self._whole.write(data)
+            if scope.cancelled_caught:
+                with trio.move_on_after(1) as closing:
+                    closing.shield = True
+                    await self._whole.close()
+                raise ConnectionClosedError(f"took nothing for {WRITE_S:.0f} s", transport="tcp")
+        await trio.lowlevel.checkpoint()  # so that who writes much lets others in
+
+    async def close(self, error_code: int = GO_AWAY_NORMAL) -> None:
+        """Closed; a farewell that would wait behind a write that hangs is left out, and the write ends."""
+        if self._write_lock.locked():
+            await self._cleanup_on_error()
+        else:
+            await super().close(error_code)
 
     async def _read_data_body(self, length: int) -> bytes:
         buffered = sum(map(len, self.stream_buffers.values()))

@@ -33,6 +33,8 @@ against libp2p 0.8.1. Each mend names the fault and how to see that upstream has
    `BoundedYamux` (node/libp2p_frames.py); well when handle_incoming closes the connection where recv_window falls below 0.
 19 A frame with an unknown header is passed over, and one to a stream that is gone is read and forgotten, at any rate.
    `BoundedYamux` (node/libp2p_frames.py); well when handle_incoming answers an unknown type with a go-away.
+20 A write that is cancelled leaves half a frame, or a gap in Noise's counter, and with it a broken connection.
+   `BoundedYamux` (node/libp2p_frames.py); well when _write_frame shields what it has begun.
 17 The resource manager's circuit breaker bars *all* peers for 60 s after five refusals, which any stranger can cause.
    `open_host`; well when the breaker counts by peer.
 16 Listeners set SO_REUSEPORT: two nodes of one user share a port without an error.  `_listen_alone`, `check_port_free`
