@@ -195,6 +195,8 @@ _TRANSACTION_REFUSALS: Final[tuple[Reason, ...]] = (
     Rejection.BUSY,
     Rejection.TOO_EARLY,
     Rejection.CONVICTED,
+    Rejection.JAILED,
+    Rejection.NOT_JAILED,
     Rejection.NOT_BONDED,
     Rejection.ZERO_AMOUNT,
     Rejection.UNKNOWN_MODEL,

@@ -29,6 +29,8 @@ class Rejection(Enum):
     ZERO_AMOUNT = "zero_amount"
     BUSY = "busy"  # a limit is reached: the same transaction may be valid later
     CONVICTED = "convicted"  # the sender has broken a voting rule: it never has stake or duties again
+    JAILED = "jailed"  # for absence: valid later
+    NOT_JAILED = "not_jailed"
     TOO_EARLY = "too_early"  # an earlier one is missing, or its phase has not begun: valid later
     # Jobs
     EMPTY_PROMPT = "empty_prompt"

@@ -65,6 +65,11 @@ class Params(Message, frozen=True):
         int, Meta(ge=1, le=100)
     ]  # times the attack's share of the voting weight: 3 takes all from a third
     reporter_share_ppm: PartsPerMillion  # of what is slashed; the rest is burned
+    # Absence (rules V7 to V10)
+    missed_slots_window: Annotated[int, Meta(ge=1, le=63)]  # who lets more than half of so many slots pass is jailed
+    jail_ms: Milliseconds  # at least so long: nobody waits for it meanwhile
+    jail_window_ms: Milliseconds  # within which
+    jail_share_ppm: PartsPerMillion  # at most so much of the voting weight is jailed
     # Wire
     nonce_gap: Annotated[int, Meta(ge=1, le=1024)]
     max_sender_transactions: Annotated[int, Meta(ge=1, le=4096)]
@@ -90,6 +95,7 @@ INTERNET: Final = Params(
     unbonding_ms=14 * _DAY_MS, unbonding_heights=1_024, evidence_max_ms=7 * _DAY_MS, evidence_max_heights=512,
     slash_window_ms=7 * _DAY_MS, slash_window_heights=512,
     min_slash_ppm=50_000, slash_factor=3, reporter_share_ppm=50_000,
+    missed_slots_window=60, jail_ms=600_000, jail_window_ms=_DAY_MS, jail_share_ppm=100_000,
     nonce_gap=16, max_sender_transactions=64, max_mempool_bytes=16 * 1024 * 1024,
     view_window_ahead=8, view_window_behind=8, max_null_certs=1_024, resend_interval_ms=2_000, resend_budget_bytes=256 * 1024,
 )  # fmt: skip
@@ -107,6 +113,9 @@ DEVNET: Final = replace(
     evidence_max_heights=64,
     slash_window_ms=300_000,
     slash_window_heights=64,
+    missed_slots_window=10,
+    jail_ms=60_000,
+    jail_window_ms=300_000,
 )
 
 MINIMAL: Final = replace(
@@ -123,6 +132,9 @@ MINIMAL: Final = replace(
     evidence_max_heights=32,
     slash_window_ms=3_200,
     slash_window_heights=32,
+    missed_slots_window=4,
+    jail_ms=1_000,
+    jail_window_ms=3_200,
 )
 """For tests: the same code with small sizes."""
 

@@ -113,6 +113,10 @@ class RenewOnion(AccountTransaction, frozen=True, tag=11):
     renewal: Uint  # the how-manieth, from 1: sent twice by a node that forgot, it is registered once
 
 
+class Unjail(AccountTransaction, frozen=True, tag=12):
+    """End a jail for absence whose time is over: the sender votes again from the next set computed on."""
+
+
 class Commit(Message, frozen=True, tag=6):
     """A member's promise of an answer that nobody can read yet."""
 
@@ -148,7 +152,18 @@ class Report(Message, frozen=True, tag=10):
 
 
 Transaction: TypeAlias = (
-    Transfer | Bond | Serve | RegisterModel | Submit | Commit | Reveal | Unbond | Withdraw | Report | RenewOnion
+    Transfer
+    | Bond
+    | Serve
+    | RegisterModel
+    | Submit
+    | Commit
+    | Reveal
+    | Unbond
+    | Withdraw
+    | Report
+    | RenewOnion
+    | Unjail
 )
 JobTransaction: TypeAlias = Commit | Reveal
 FreeTransaction: TypeAlias = Report | Commit | Reveal

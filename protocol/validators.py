@@ -65,3 +65,8 @@ def index_of(validators: ValidatorSet, node: NodeId) -> int | None:
         if member.node == node:
             return index
     return None
+
+
+def find_weight(validators: ValidatorSet, node: NodeId) -> int:
+    """A node's weight in the table; 0 where it does not vote."""
+    return sum(member.weight for member in validators.members if member.node == node)

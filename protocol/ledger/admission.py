@@ -12,6 +12,7 @@ from protocol.jobs.committee import compute_seat_cap
 from protocol.jobs.life import compute_windows
 from protocol.jobs.reputation import NEW_RECORD, RECORD_CODEC, is_suspended
 from protocol.ledger.accounts import compute_free_bond, get_account
+from protocol.ledger.attendance import check_unjail
 from protocol.ledger.draft import Draft
 from protocol.ledger.entries import (
     CARD_CODEC,
@@ -43,6 +44,7 @@ from protocol.transactions import (
     Submit,
     Transfer,
     Unbond,
+    Unjail,
     Withdraw,
     compute_transaction_id,
 )
@@ -52,7 +54,7 @@ _SHOWN_MODELS: Final = 8
 MOST_TOKEN_BYTES: Final = 128
 """No tokenizer in use has a longer token, so a longer prompt is too long for certain; below that only the worker's count decides."""
 
-AccountBody: TypeAlias = Transfer | Bond | Serve | RegisterModel | Submit | Unbond | Withdraw | RenewOnion
+AccountBody: TypeAlias = Transfer | Bond | Serve | RegisterModel | Submit | Unbond | Withdraw | RenewOnion | Unjail
 
 
 def check_account_transaction(draft: Draft, body: AccountBody, height: Height, *, latest_nonce: int) -> None:
@@ -92,6 +94,9 @@ def check_account_transaction(draft: Draft, body: AccountBody, height: Height, *
         case RenewOnion():
             _check_unconvicted(draft, body)
             check_renewal(draft, body)
+        case Unjail():
+            _check_unconvicted(draft, body)
+            check_unjail(draft, body)
         case _:
             assert_never(body)
     if account.balance < needed:  # T3
@@ -110,7 +115,7 @@ def _compute_cost(body: AccountBody) -> Micro:
             return body.amount
         case Submit():
             return body.job.fee
-        case Serve() | RegisterModel() | Unbond() | Withdraw() | RenewOnion():
+        case Serve() | RegisterModel() | Unbond() | Withdraw() | RenewOnion() | Unjail():
             return 0
 
 
@@ -141,7 +146,7 @@ def _check_amount(amount: Micro) -> None:
         raise InvalidTransaction(Rejection.ZERO_AMOUNT, "the amount is 0: give at least 1 micro-unit")
 
 
-def _check_unconvicted(draft: Draft, body: Bond | Serve | RenewOnion) -> None:
+def _check_unconvicted(draft: Draft, body: Bond | Serve | RenewOnion | Unjail) -> None:
     if is_convicted(draft, body.sender):  # E5
         raise InvalidTransaction(
             Rejection.CONVICTED,

@@ -54,6 +54,7 @@ class Kind(IntEnum):
     MILESTONES = 14
     CONVICTION = 15
     VALIDATORS = 16
+    ATTENDANCE = 17
 
 
 class Account(Message, frozen=True):
@@ -98,6 +99,21 @@ class Conviction(Message, frozen=True):
     share_ppm: PartsPerMillion  # of the voting weight of its epoch
     stake: Micro  # bonded and unbonding when it was convicted
     slashed: Micro  # more may follow while the window lasts
+
+
+class Jail(Message, frozen=True):
+    """A validator's last jail: since when, and its share of the voting weight then, rounded up."""
+
+    time_ms: Milliseconds
+    share_ppm: PartsPerMillion
+    is_over: bool  # by Unjail
+
+
+class Attendance(Message, frozen=True):
+    """What a validator made of its last slots as leader, newest in the lowest bit, 1 for one that it let pass."""
+
+    recent: Uint
+    jail: Jail | None
 
 
 class Chain(Message, frozen=True):
@@ -162,6 +178,7 @@ ACCOUNT_CODEC: Final = Codec[Account](Account, 64)
 UNBONDING_CODEC: Final = Codec[Unbonding](Unbonding, 32)
 MILESTONES_CODEC: Final = Codec[Milestones](Milestones, 4096)
 CONVICTION_CODEC: Final = Codec[Conviction](Conviction, 256)
+ATTENDANCE_CODEC: Final = Codec[Attendance](Attendance, 64)
 CHAIN_CODEC: Final = Codec[Chain](Chain, 256 + 34 * MAX_LEADERS)
 ONION_CODEC: Final = Codec[Onion](Onion, 128)
 SERVING_CODEC: Final = Codec[Serving](Serving, 16)
@@ -191,6 +208,11 @@ def conviction_key(node: NodeId) -> bytes:
 def validators_key(epoch: Epoch) -> bytes:
     """Where the validator set is that is in force from an epoch on, until the next such key's."""
     return bytes((Kind.VALIDATORS,)) + epoch.to_bytes(8, "big")
+
+
+def attendance_key(node: NodeId) -> bytes:
+    """Where it stands how often a validator let its slots pass."""
+    return bytes((Kind.ATTENDANCE,)) + node
 
 
 def onion_key(node: NodeId) -> bytes:

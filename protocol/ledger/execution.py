@@ -12,6 +12,7 @@ from protocol.jobs.life import apply_commit, apply_reveal, create_job, list_bond
 from protocol.jobs.settlement import JOB_CODEC, SETTLEMENT_CODEC, Drawn, Job, Phase, compute_sampling_seed
 from protocol.ledger.accounts import bond, credit, debit, get_account, lock, pay_base_fee
 from protocol.ledger.admission import AccountBody, check_account_transaction, get_card, is_able
+from protocol.ledger.attendance import move_attendance, release
 from protocol.ledger.draft import Draft, Ledger
 from protocol.ledger.entries import (
     Kind,
@@ -24,11 +25,12 @@ from protocol.ledger.entries import (
     open_job_key,
     serve_key,
 )
-from protocol.ledger.epochs import forget_sets, get_epoch, get_validators, write_next_set
+from protocol.ledger.epochs import get_epoch, get_validators
 from protocol.ledger.milestones import add_milestone
 from protocol.ledger.onions import Slots, move_onions, register_renewal
 from protocol.ledger.pay import compute_bond_at_risk, settle
 from protocol.ledger.snapshot import forget_snapshots, get_candidates, is_snapshot_height, take_snapshot
+from protocol.ledger.succession import end_epoch, forget_sets
 from protocol.ledger.unbonding import release_unbonded, start_unbonding
 from protocol.models import compute_model_id
 from protocol.params import compute_boundary
@@ -43,6 +45,7 @@ from protocol.transactions import (
     Submit,
     Transfer,
     Unbond,
+    Unjail,
     Withdraw,
     compute_transaction_id,
 )
@@ -105,6 +108,8 @@ def apply_account_transaction(draft: Draft, turn: Turn, body: AccountBody) -> No
             draft.remove(serve_key(body.model, body.sender))
         case RenewOnion():
             register_renewal(draft, body, turn.height)
+        case Unjail():
+            release(draft, body.sender)
         case _:
             assert_never(body)
 
@@ -126,7 +131,9 @@ def close_turn(draft: Draft, turn: Turn) -> Ledger:
     credit(draft, turn.proposer, draft.fees)  # M2
     release_unbonded(draft, turn.height, turn.time_ms)  # U3
     add_milestone(draft, Milestone(turn.height, turn.view, turn.time_ms))  # E3
-    move_onions(draft, Slots(turn.proposer, turn.beacon_reveal, turn.slots), turn.height)
+    slots = Slots(turn.proposer, turn.beacon_reveal, turn.slots)
+    move_onions(draft, slots, turn.height)
+    move_attendance(draft, slots)
     forget_sets(draft, turn.height, turn.time_ms)
     snapshot_height, root = chain.snapshot_height, chain.candidates_root
     if is_snapshot_height(params, turn.height):  # L9
@@ -135,7 +142,7 @@ def close_turn(draft: Draft, turn: Turn) -> Ledger:
         forget_snapshots(draft)
     is_boundary = turn.height == compute_boundary(params, get_epoch(draft.base))
     if is_boundary:
-        write_next_set(draft, get_epoch(draft.base))
+        end_epoch(draft, turn.time_ms)
     return draft.seal(
         replace(
             chain,

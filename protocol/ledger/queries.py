@@ -8,7 +8,8 @@ from protocol.jobs.life import find_entry, list_due, list_seats
 from protocol.jobs.reputation import NEW_RECORD, RECORD_CODEC, Record
 from protocol.jobs.settlement import JOB_CODEC, SETTLEMENT_CODEC, Job, Phase, SeatEnd, Settlement
 from protocol.ledger.accounts import NOTHING
-from protocol.ledger.draft import Ledger, list_keys
+from protocol.ledger.attendance import compute_jail_end, count_missed, get_attendance, is_jailed
+from protocol.ledger.draft import Draft, Ledger, list_keys
 from protocol.ledger.entries import (
     ACCOUNT_CODEC,
     CANDIDATES_CODEC,
@@ -35,10 +36,12 @@ from protocol.ledger.entries import (
     settlement_key,
     snapshot_key,
 )
+from protocol.ledger.epochs import get_epoch, get_validators
 from protocol.merkle import InclusionProof
 from protocol.models import ModelCard
 from protocol.transactions import JobRequest, RevealPayload
-from protocol.units import Hash, Height, JobId, Milliseconds, ModelId, NodeId
+from protocol.units import Hash, Height, JobId, Micro, Milliseconds, ModelId, NodeId
+from protocol.validators import find_weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,16 @@ class RevealDuty:
 
 
 @dataclass(frozen=True, slots=True)
+class Standing:
+    """What a node is among the validators."""
+
+    weight: Micro  # its vote in the next block's epoch; 0: none
+    next_weight: Micro  # in the epoch after that
+    missed_slots: int  # of its last slots as leader, as many as the window of the params has
+    jailed_until_ms: Milliseconds | None  # from then on it may send an Unjail; None: it is not jailed
+
+
+@dataclass(frozen=True, slots=True)
 class CandidateSnapshot:
     """The candidates frozen at a height, by model, and the root that headers carry for them."""
 
@@ -127,6 +140,15 @@ def get_onion(ledger: Ledger, node: NodeId) -> Onion | None:
     """A validator's hash onion; None for anybody else."""
     encoded = ledger.entries.get(onion_key(node))
     return None if encoded is None else ONION_CODEC.decode(encoded)
+
+
+def get_standing(ledger: Ledger, node: NodeId) -> Standing:
+    """Whether a node votes, will vote, or is jailed, and until when."""
+    epoch, attendance = get_epoch(ledger), get_attendance(Draft(ledger), node)
+    weights = [find_weight(get_validators(ledger, each), node) for each in (epoch, epoch + 1)]
+    jail = attendance.jail if is_jailed(attendance) else None
+    until_ms = None if jail is None else compute_jail_end(ledger.constants.params, jail)
+    return Standing(weights[0], weights[1], count_missed(attendance), until_ms)
 
 
 def get_record(ledger: Ledger, node: NodeId) -> Record:

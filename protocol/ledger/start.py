@@ -31,6 +31,7 @@ MAX_SUPPLY: Final = (
     2**53
 )  # sums of units stay far below 2^63, and exact in every language a reader of certificates may use
 MAX_TIME_MS: Final = 2**53
+MAX_JAIL_SHARE_PPM: Final = 333_333
 MAX_WINDOW_MS: Final = 2**40  # 35 years: added to any time it stays below 2^63
 
 
@@ -89,6 +90,11 @@ def _check_params(params: Params) -> None:
         (
             params.slash_window_ms > MAX_WINDOW_MS,
             f"slash_window_ms {params.slash_window_ms} is more than {MAX_WINDOW_MS}",
+        ),
+        (params.jail_ms > MAX_WINDOW_MS, f"jail_ms {params.jail_ms} is more than {MAX_WINDOW_MS}"),
+        (
+            params.jail_share_ppm > MAX_JAIL_SHARE_PPM,
+            f"jail_share_ppm {params.jail_share_ppm} is more than {MAX_JAIL_SHARE_PPM}: those whom a quorum cannot do without may not be jailed at once",
         ),
         (params.suspension_ms > MAX_WINDOW_MS, f"suspension_ms {params.suspension_ms} is more than {MAX_WINDOW_MS}"),
         (

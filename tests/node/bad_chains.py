@@ -7,6 +7,7 @@ from base64 import b64encode
 from typing import TYPE_CHECKING
 
 import httpx
+import pytest
 from msgspec.structs import replace
 
 from node.genesis_file import write_genesis
@@ -15,8 +16,9 @@ from node.storage import BlockCommit, encode_stored_block, open_storage
 from protocol.block import compute_header_hash
 from protocol.codec import encode
 from protocol.genesis import compute_chain_id
+from protocol.ledger.queries import get_standing
 from protocol.params import MINIMAL, UNIT
-from protocol.transactions import Bond
+from protocol.transactions import Bond, Unjail
 from tests.node.bad_inputs import Outcome, World, call
 from tests.node.fake_node import FakeNode, serving
 from tests.protocol.builders import FOREVER, TestChain, make_genesis, make_key, start_chain
@@ -68,6 +70,18 @@ def bond_after_conviction(_: World) -> Outcome:
     chain.run(2)
     chain.step(report(chain, "asker", convict(chain, "v1")))
     return offer(chain, chain.sign("v1", Bond(make_key("v1").public, chain.next_nonce("v1"), FOREVER, UNIT)))
+
+
+def unjail(_: World, after_blocks: int) -> Outcome:
+    """What a node says to one of ten that ends its jail so many blocks after it began, or without being in one."""
+    names = tuple(f"v{index}" for index in range(10))
+    chain = start_chain(make_genesis(validators=names), names)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("protocol.params.ENDS_EPOCHS", True)
+        while after_blocks and get_standing(chain.ledger, make_key("v1").public).jailed_until_ms is None:
+            chain.finish_epoch(absent=("v1",))
+        chain.run(after_blocks)
+        return offer(chain, chain.sign("v1", Unjail(make_key("v1").public, chain.next_nonce("v1"), FOREVER)))
 
 
 def transfer(world: World, recipient: str = STRANGER, units: str = "0.000001") -> Outcome:

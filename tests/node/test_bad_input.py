@@ -37,6 +37,7 @@ from tests.node.bad_chains import (
     submit_again,
     transfer,
     transfer_too_much,
+    unjail,
 )
 from tests.node.bad_inputs import Outcome, World, call, post
 from tests.node.fake_node import FakeNode, serving
@@ -293,6 +294,8 @@ CASES: dict[str, Callable[[World], Outcome]] = {
     "duplicate transaction": lambda _: send_transaction(forge=False),
     "job submitted again": submit_again,
     "convicted sender": bond_after_conviction,
+    "jailed sender that wants to vote again too early": partial(unjail, after_blocks=1),
+    "sender that is not jailed": partial(unjail, after_blocks=0),
     "forged signature": lambda _: send_transaction(forge=True),
     "bytes that are no transaction": lambda w: served(w, lambda url: call(url, "tx_submit", transaction="AAAA")),
     "unknown block": lambda w: served(w, lambda url: call(url, "block_get", height=70)),

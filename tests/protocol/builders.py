@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from hashlib import sha256
+from itertools import count
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -25,7 +26,7 @@ from protocol.ledger.epochs import get_epoch, get_validators
 from protocol.ledger.queries import JobView, get_account, get_job, get_onion, list_duties
 from protocol.ledger.state import BuildContext, BuiltBlock, build_block, check_block, create_genesis, get_onion_gap
 from protocol.models import ModelCard, compute_model_id, greedy
-from protocol.params import MINIMAL, UNIT, Params
+from protocol.params import MINIMAL, UNIT, Params, compute_boundary
 from protocol.transactions import (
     AgreementRule,
     Bond,
@@ -209,6 +210,20 @@ class TestChain:
         """Empty blocks."""
         for _ in range(blocks):
             self.step(after_ms=after_ms)
+
+    def finish_epoch(self, epochs: int = 1, *, absent: Sequence[str] = (), after_ms: int = 50) -> None:
+        """Empty blocks up to and with a boundary, the next block's epoch's the first; the named validators propose nothing."""
+        boundary = compute_boundary(self.genesis.params, get_epoch(self.ledger) + epochs - 1)
+        while self.header.height < boundary:
+            self.step(after_ms=after_ms, skip=self.count_passed(absent))
+
+    def count_passed(self, absent: Sequence[str]) -> int:
+        """How many of the next views have leaders among these, before one that has not."""
+        return next(skip for skip in count() if self.get_leader(self.header.view + 1 + skip) not in absent)
+
+    def get_leader(self, view: int) -> str:
+        """The name of a view's leader, in the next block's epoch."""
+        return self.names[self.validators.members[get_onion_gap(self.ledger, self.header, view)[0]].node]
 
     # --- transactions
 

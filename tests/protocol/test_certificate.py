@@ -28,7 +28,7 @@ from protocol.jobs.settlement import Payment, Phase, SeatEnd, Settlement
 from protocol.ledger.entries import settlement_key
 from protocol.models import StopReason, TextOutput, compute_model_id
 from protocol.ordering.messages import VoteKind
-from protocol.params import UNIT
+from protocol.params import MINIMAL, UNIT
 from protocol.transactions import AgreementRule, RegisterModel, Serve, compute_transaction_id
 from protocol.voting import vote_signing_bytes
 from tests.protocol.builders import (
@@ -325,7 +325,8 @@ def test_more_than_two_thirds_must_have_voted() -> None:  # C14
 
 
 def test_a_later_block_may_be_the_first_final_one() -> None:
-    _, chain, settlement = certify()
+    params = replace(MINIMAL, epoch_heights=32, unbonding_heights=96)  # a certificate's last headers are of one epoch
+    _, chain, settlement = certify(chain=start_chain(make_genesis(params=params)))
     at_settlement = chain.ledger
     chain.run(3)
     encoded = build_certificate(collect_parts(chain, at_settlement, settlement, blocks_later=3))

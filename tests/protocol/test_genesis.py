@@ -41,6 +41,13 @@ BAD: list[tuple[str, Callable[[], Genesis], Rejection]] = [
     ("no window", lambda: with_params(max_window_ms=MINIMAL.min_window_ms - 1), Rejection.OUT_OF_RANGE),
     ("endless window", lambda: with_params(max_window_ms=2**41), Rejection.OUT_OF_RANGE),
     ("endless suspension", lambda: with_params(suspension_ms=2**41), Rejection.OUT_OF_RANGE),
+    ("endless jail", lambda: with_params(jail_ms=2**41), Rejection.OUT_OF_RANGE),
+    ("a third jailed", lambda: with_params(jail_share_ppm=333_334), Rejection.OUT_OF_RANGE),
+    (
+        "leaving before the proof comes",
+        lambda: with_params(unbonding_heights=2 * MINIMAL.epoch_heights + MINIMAL.evidence_max_heights - 1),
+        Rejection.OUT_OF_RANGE,
+    ),
     ("no bond", lambda: with_params(min_bond=0), Rejection.OUT_OF_RANGE),
     ("no fee", lambda: with_params(min_seat_fee=0), Rejection.OUT_OF_RANGE),
     ("no pace", lambda: with_params(pace_ms=0), Rejection.OUT_OF_RANGE),

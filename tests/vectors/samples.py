@@ -91,6 +91,7 @@ from protocol.transactions import (
     Submit,
     Transfer,
     Unbond,
+    Unjail,
     Withdraw,
     compute_commitment,
     compute_transaction_id,
@@ -144,6 +145,7 @@ BODIES = (
     Withdraw(MEMBER, 7, 1000, MODEL),
     Report(MEMBER, EVIDENCE),
     RenewOnion(MEMBER, 8, 1000, fill("n"), 2),
+    Unjail(MEMBER, 9, 1000),
 )
 SIGNED = tuple(sign_transaction(KEY, CHAIN, body) for body in BODIES)
 VALIDATORS = ValidatorSet((Validator(MEMBER, 30), Validator(fill("v"), 20), Validator(fill("w"), 2**53)))
@@ -332,6 +334,11 @@ def _list_state() -> Iterator[Sample]:
         EvidenceKind.TWO_NOTAR, 0, 300, 201, 1_800_000_000_050, MEMBER, 100_000, 5_000_000, 1_500_000
     )
     yield Sample("Conviction", entries.CONVICTION_CODEC, conviction)
+    attendance = entries.Attendance(0b1011, entries.Jail(1_800_000_000_050, 100_000, is_over=True))
+    yield _plain(entries.Jail(1_800_000_000_050, 100_000, is_over=False))
+    yield Sample("Attendance", entries.ATTENDANCE_CODEC, attendance)
+    yield Sample("Attendance, never jailed", entries.ATTENDANCE_CODEC, entries.Attendance(0, None))
+    yield Sample("ValidatorSet, as an entry", entries.VALIDATORS_CODEC, VALIDATORS)
     chain = entries.Chain(
         200, 300, 1_800_000_000_000, fill("b"), fill("s"), (MEMBER, fill("v")), 192, fill("C"), 10**12, 7_500
     )
