@@ -149,11 +149,11 @@ def _check_parent(state: SimplexState, proposal: Proposal) -> None:
     if header.parent_view < state.tip.view:
         text = f"proposal: its parent of view {header.parent_view} is below the final view {state.tip.view}"
         raise InvalidMessage(Rejection.BAD_JUSTIFICATION, text)
+    start = state.context.start
+    if (parent is None) != ((header.parent_view, header.parent_hash) == (start.view, start.block_hash)):
+        text = "proposal: the block that the epoch starts on, and no other parent, needs no certificate"
+        raise InvalidMessage(Rejection.BAD_JUSTIFICATION, text)
     if parent is None:
-        start = state.context.start
-        if (header.parent_view, header.parent_hash) != (start.view, start.block_hash):
-            text = "proposal: only the block that the epoch starts on needs no certificate"
-            raise InvalidMessage(Rejection.BAD_JUSTIFICATION, text)
         return
     if parent.kind == VoteKind.NULL or (parent.view, parent.block_hash) != (header.parent_view, header.parent_hash):
         raise InvalidMessage(Rejection.BAD_JUSTIFICATION, "proposal: the parent's certificate is of another block")

@@ -249,6 +249,8 @@ def _take_synced(draft: Draft, event: Synced) -> None:
     draft.state = replace(draft.state, syncing=None)
     if event.cert.view > draft.state.tip.view:
         move_tip(draft, make_tip(block_hash, event.header), event.cert, ())
+        if draft.state.is_over:
+            return
         if draft.state.view <= event.cert.view:
             enter_view(draft, event.cert.view + 1)
         check_children(draft, block_hash)

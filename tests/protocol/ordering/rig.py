@@ -42,29 +42,36 @@ def node_id(index: int) -> NodeId:
     return VALIDATORS.members[index].node
 
 
-def make_context(own: int | None = 0, params: Params = DEVNET, validators: ValidatorSet = VALIDATORS) -> Context:
+def make_context(
+    own: int | None = 0,
+    params: Params = DEVNET,
+    validators: ValidatorSet = VALIDATORS,
+    boundary: int = DEVNET.epoch_heights,
+) -> Context:
     signer = None if own is None else CheapSigner(validators.members[own].node)
-    return Context(CHAIN, 0, SEED, validators, own, params, signer, verify_cheaply, GENESIS, None, params.epoch_heights)
+    return Context(CHAIN, 0, SEED, validators, own, params, signer, verify_cheaply, GENESIS, None, boundary)
 
 
-def make_vote(kind: VoteKind, view: int, block_hash: Hash, signer: int) -> Vote:
-    message = vote_signing_bytes(kind, CHAIN, 0, view, block_hash)
-    return Vote(kind, 0, view, block_hash, signer, CheapSigner(node_id(signer)).sign(message))
+def make_vote(kind: VoteKind, view: int, block_hash: Hash, signer: int, epoch: int = 0) -> Vote:
+    message = vote_signing_bytes(kind, CHAIN, epoch, view, block_hash)
+    return Vote(kind, epoch, view, block_hash, signer, CheapSigner(node_id(signer)).sign(message))
 
 
 def make_cert(
-    kind: VoteKind, view: int, block_hash: Hash = ZERO_HASH, signers: Iterable[int] = (1, 2, 3)
+    kind: VoteKind, view: int, block_hash: Hash = ZERO_HASH, signers: Iterable[int] = (1, 2, 3), epoch: int = 0
 ) -> QuorumCert:
     chosen = tuple(signers)
-    signatures = tuple(make_vote(kind, view, block_hash, signer).signature for signer in chosen)
-    return QuorumCert(kind, 0, view, block_hash, chosen, signatures)
+    signatures = tuple(make_vote(kind, view, block_hash, signer, epoch).signature for signer in chosen)
+    return QuorumCert(kind, epoch, view, block_hash, chosen, signatures)
 
 
-def make_block(view: int, parent: Tip = GENESIS, *, salt: bytes = b"", time_ms: int | None = None) -> Block:
+def make_block(
+    view: int, parent: Tip = GENESIS, *, salt: bytes = b"", time_ms: int | None = None, epoch: int = 0
+) -> Block:
     body = (salt,) if salt else ()
     header = Header(
         chain_id=CHAIN,
-        epoch=0,
+        epoch=epoch,
         leader_seed=ZERO_HASH,
         view=view,
         height=parent.height + 1,
@@ -90,11 +97,13 @@ def tip_of(block: Block) -> Tip:
     return make_tip(hash_of(block), block.header)
 
 
-def sign_proposal(block: Block, justification: Justification, signer: int) -> Proposal:
+def sign_proposal(block: Block, justification: Justification, signer: int, view: int | None = None) -> Proposal:
+    header = block.header
+    view = header.view if view is None else view
     message = proposal_signing_bytes(
-        CHAIN, 0, block.header.view, hash_of(block), compute_justification_hash(justification)
+        CHAIN, header.epoch, view, hash_of(block), compute_justification_hash(justification)
     )
-    return Proposal(block, justification, block.header.view, signer, CheapSigner(node_id(signer)).sign(message))
+    return Proposal(block, justification, view, signer, CheapSigner(node_id(signer)).sign(message))
 
 
 def make_proposal(block: Block, skipped: Iterable[int] | None = None) -> Proposal:
@@ -118,12 +127,13 @@ class Rig:
         tip: Tip = GENESIS,
         tip_cert: QuorumCert | None = None,
         work: bool = True,
+        boundary: int = DEVNET.epoch_heights,
     ) -> None:
         self.now_ms = START_MS
         self.accepts = True
         self.answers = True
         self.effects: list[Effect] = []
-        self.state: SimplexState = make_state(make_context(own, params), tip, tip_cert, self.now_ms)
+        self.state: SimplexState = make_state(make_context(own, params, boundary=boundary), tip, tip_cert, self.now_ms)
         self.feed(Replayed(self.now_ms, records))
         if work:
             self.feed(WorkChanged(self.now_ms, pending=True))
@@ -151,6 +161,10 @@ class Rig:
         self.state = make_state(self.state.context, GENESIS, None, self.now_ms)
         self.feed(Replayed(self.now_ms, records))
         self.feed(WorkChanged(self.now_ms, pending=True))
+
+    def restart_here(self, records: tuple[Record, ...]) -> None:
+        """The state as it is set, and these records."""
+        self.feed(Replayed(self.now_ms, records))
 
     def vote(self, kind: VoteKind, view: int, block_hash: Hash = ZERO_HASH, *, signer: int) -> list[Effect]:
         return self.feed(VoteReceived(self.now_ms, node_id(signer), make_vote(kind, view, block_hash, signer)))
