@@ -6,6 +6,7 @@ from typing import cast
 
 import trio
 
+from node.acquaintances import Acquaintances
 from node.catch_up import CatchUp
 from node.certificates import CertificateShelf
 from node.chain import Chain, open_chain
@@ -122,7 +123,6 @@ def assemble(disk: OpenDisk, world: OpenWorld) -> Assembled:
             reveal=onions.reveal,
         ),
     )
-    _open_fetch_server(disk, world, chain, ordering)
     postbox = Postbox(
         disk.signing, mempool, ordering, world.network, disk.storage, timers, disk.telemetry, offences, chain.final.ledger
     )  # fmt: skip
@@ -138,6 +138,7 @@ def assemble(disk: OpenDisk, world: OpenWorld) -> Assembled:
         errands=errands,
         offences=offences,
         signing=signing,
+        acquaintances=_open_acquaintances(disk, world, chain, ordering, errands),
         network=world.network,
         generations=world.generations,
         timers=timers,
@@ -152,12 +153,17 @@ def _make_faces(disk: OpenDisk, world: OpenWorld, parts: EngineParts, shelf: Cer
     return Assembled(engine, service, parts.timers)
 
 
-def _open_fetch_server(disk: OpenDisk, world: OpenWorld, chain: Chain, ordering: Ordering) -> None:
-    """Let peers be answered: from here on there is something to answer from."""
+def _open_acquaintances(
+    disk: OpenDisk, world: OpenWorld, chain: Chain, ordering: Ordering, errands: Errands
+) -> Acquaintances:
+    """Whom this node knows; from here on peers are answered, too: there is something to answer from."""
+    acquaintances = Acquaintances(disk.node, world.network, errands, world.addresses)
     world.fetch_server.get_recent = lambda: ordering.state
+    world.fetch_server.list_addresses = acquaintances.list_known
     world.fetch_server.recollect = lambda node: find_recollection(
         node, ordering.state, chain.final.ledger, disk.storage
     )
+    return acquaintances
 
 
 async def forward_timers(timers: Timers[Timer | Chore], events: trio.MemorySendChannel[NodeEvent]) -> None:

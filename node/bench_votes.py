@@ -32,7 +32,8 @@ import msgspec.msgpack  # noqa: E402
 import nacl.bindings  # noqa: E402
 import trio  # noqa: E402
 
-from node.libp2p_network import Libp2pNetwork, open_network  # noqa: E402
+from node.libp2p_network import Libp2pNetwork  # noqa: E402
+from node.libp2p_open import open_network  # noqa: E402
 from node.network import DirectMessage, NetworkConfig, NetworkEvent, PeerAddress, PeerUp  # noqa: E402
 
 _IMPORT_S = time.perf_counter() - _STARTED

@@ -9,10 +9,12 @@ from typing import Final, assert_never
 
 import trio
 
+from node.acquaintances import Acquaintances
 from node.catch_up import CatchUp
 from node.chain import Chain, Executed, FinalizedBlock
 from node.errands import Errands
 from node.events import (
+    AddressesFetched,
     BlockFetched,
     CertsFetched,
     Chore,
@@ -48,6 +50,7 @@ from node.telemetry import Level, Telemetry
 from node.timers import Timers
 from node.wire import TOPIC_CERTIFICATES, Recollection, Status, TransactionBatch, decode_batch, decode_frame
 from protocol.errors import InvalidMessage
+from protocol.ledger.epochs import find_validators, get_epoch
 from protocol.ledger.state import Work, has_work
 from protocol.models import ModelCard
 from protocol.ordering import events
@@ -76,6 +79,7 @@ class EngineParts:
     errands: Errands
     offences: Offences
     signing: Signing
+    acquaintances: Acquaintances
     network: Network
     generations: Generations
     timers: Timers[Timer | Chore]
@@ -140,6 +144,8 @@ class Engine:
                     self._feed(events.CertReceived(self._now_ms(), peer, cert))
             case RecollectionFetched(peer=peer, recollection=recollection):
                 self._take_recollection(peer, recollection)
+            case AddressesFetched(peer=peer, addresses=addresses):
+                self._parts.acquaintances.take(peer, addresses)
             case RangeFetched() | FetchFailed() | SnapshotFetched() | SnapshotMissing():
                 self._parts.catch_up.take(event)
             case PeerUp() | PeerDown() | PeerRefused() | Misbehaviour() | CallbackFault():
@@ -179,6 +185,7 @@ class Engine:
         """Keep a peer's last word. One that was under way when its sender left comes after the farewell: the oldest go first."""
         self.statuses.pop(peer, None)
         self.statuses[peer] = (self._now_ms(), status)
+        self._parts.acquaintances.hear(peer, status.listens)
         while len(self.statuses) > MAX_STATUSES:
             del self.statuses[next(iter(self.statuses))]
 
@@ -355,14 +362,22 @@ class Engine:
                 self._ask_recollection()
                 self._parts.catch_up.retry()
                 self._parts.catch_up.look_ahead()
+                self._parts.acquaintances.seek(self._list_validators(), self._now_ms())
             case _:
                 assert_never(chore)
+
+    def _list_validators(self) -> set[NodeId]:
+        """Who votes in this epoch, and who will in the next."""
+        ledger = self._parts.chain.final.ledger
+        sets = (find_validators(ledger, epoch) for epoch in (get_epoch(ledger), get_epoch(ledger) + 1))
+        return {member.node for validators in sets if validators is not None for member in validators.members}
 
     def _make_status(self) -> Status:
         final = self._parts.chain.final
         sees = tuple(sorted(self._parts.network.connected()))
         base, state = self._parts.chain.base_height, self._parts.ordering.state
-        return Status(final.header.height, final.hash, base, state.context.epoch, state.view, sees)
+        listens = self._parts.acquaintances.listens
+        return Status(final.header.height, final.hash, base, state.context.epoch, state.view, sees, listens)
 
     def _feed(self, event: events.Event) -> None:
         self._parts.ordering.feed(event)

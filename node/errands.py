@@ -10,16 +10,26 @@ from typing import Final, TypeVar
 
 import trio
 
-from node.events import BlockFetched, CertsFetched, FetchFailed, NodeEvent, RangeFetched, RecollectionFetched
+from node.events import (
+    AddressesFetched,
+    BlockFetched,
+    CertsFetched,
+    FetchFailed,
+    NodeEvent,
+    RangeFetched,
+    RecollectionFetched,
+)
 from node.network import FetchError, Network
 from node.offences import Offences
 from node.wire import (
+    ADDRESSES_CODEC,
     BLOCK_RANGE_CODEC,
     BODY_CODEC,
     CERTS_CODEC,
     OUTPUT_CHUNK_BYTES,
     OUTPUT_CHUNK_CODEC,
     RECOLLECTION_CODEC,
+    FetchAddresses,
     FetchBlocks,
     FetchBody,
     FetchCert,
@@ -73,6 +83,10 @@ class Errands:
     def fetch_recollection(self, peer: NodeId) -> None:
         """Ask what a peer remembers of this node's signatures; a RecollectionFetched follows if it says."""
         self._start(("recollection", peer), partial(self._fetch_recollection, peer))
+
+    def fetch_addresses(self, peer: NodeId) -> None:
+        """Ask a peer where validators listen; an AddressesFetched follows if it says."""
+        self._start(("addresses", peer), partial(self._fetch_addresses, peer))
 
     def fetch_range(self, start: Height, peer: NodeId) -> None:
         """Get finalized blocks; a RangeFetched or a FetchFailed follows."""
@@ -151,6 +165,11 @@ class Errands:
         found = await self.ask_in_turn((peer,), FetchRecollection(), RECOLLECTION_CODEC.decode)
         if found is not None:
             await self._events.send(RecollectionFetched(*found))
+
+    async def _fetch_addresses(self, peer: NodeId) -> None:
+        found = await self.ask_in_turn((peer,), FetchAddresses(), ADDRESSES_CODEC.decode)
+        if found is not None:
+            await self._events.send(AddressesFetched(*found))
 
     async def _fetch_certs(self, epoch: Epoch, views: tuple[View, ...], peers: tuple[NodeId, ...]) -> None:
         for view in views:

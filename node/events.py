@@ -8,7 +8,7 @@ import trio
 
 from node.inference import InferenceEvent
 from node.network import NetworkEvent
-from node.wire import BlockRange, Manifest, Recollection
+from node.wire import Addresses, BlockRange, Manifest, Recollection
 from protocol.block import Block
 from protocol.errors import Refusal
 from protocol.ordering.events import Timer
@@ -90,6 +90,14 @@ class RecollectionFetched:
 
 
 @dataclass(frozen=True, slots=True)
+class AddressesFetched:
+    """Where validators listen, by a peer's word."""
+
+    peer: NodeId
+    addresses: Addresses
+
+
+@dataclass(frozen=True, slots=True)
 class SnapshotFetched:
     """Every chunk of the snapshot that this manifest proves is on the disk."""
 
@@ -112,6 +120,7 @@ NodeEvent: TypeAlias = (
     | RangeFetched
     | FetchFailed
     | RecollectionFetched
+    | AddressesFetched
     | SnapshotFetched
     | SnapshotMissing
 )

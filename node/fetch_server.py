@@ -18,8 +18,10 @@ from node.wire import (
     MAX_RANGE_BLOCKS,
     MAX_RANGE_LINKS,
     OUTPUT_CHUNK_BYTES,
+    Addresses,
     Body,
     Certs,
+    FetchAddresses,
     FetchBlocks,
     FetchBody,
     FetchCert,
@@ -92,6 +94,7 @@ class FetchServer:
     storage: Storage
     get_recent: Callable[[], RecentBlocks] | None = None
     recollect: Callable[[NodeId], Recollection] | None = None
+    list_addresses: Callable[[], Addresses] | None = None
 
     async def answer(self, node: NodeId, encoded: bytes) -> bytes:
         """The canonical bytes of the answer.
@@ -102,7 +105,7 @@ class FetchServer:
             request = FETCH_REQUEST_CODEC.decode(encoded)
         except InvalidMessage as error:
             raise FetchRefused(str(error)) from error
-        if self.get_recent is None or self.recollect is None:
+        if self.get_recent is None or self.recollect is None or self.list_addresses is None:
             raise FetchRefused("this node is starting; ask again in a moment")
         recent = self.get_recent()
         match request:
@@ -123,6 +126,8 @@ class FetchServer:
                 return encode(_StoredChain(tuple(Raw(step) for step in steps)))
             case FetchRecollection():
                 return encode(self.recollect(node))
+            case FetchAddresses():
+                return encode(self.list_addresses())
 
     def _find_certs(self, recent: RecentBlocks, epoch: int, view: View) -> tuple[QuorumCert, ...]:
         """What lets a view be left; an epoch that is over is left by its boundary's FinalCert."""

@@ -30,6 +30,7 @@ _DECODERS: Final[dict[int, Callable[[bytes], Message]]] = {
     Kind.UNBONDING: entries.UNBONDING_CODEC.decode,
     Kind.MILESTONES: entries.MILESTONES_CODEC.decode,
     Kind.CONVICTION: entries.CONVICTION_CODEC.decode,
+    Kind.VALIDATORS: entries.VALIDATORS_CODEC.decode,
 }
 
 

@@ -181,6 +181,15 @@ class Libp2pHost:
         """Whether there is any libp2p connection to the peer."""
         return any(not conn.is_closed for conn in self._swarm.get_connections(_id(node_id)))
 
+    def find_remote_host(self, node_id: bytes) -> str | None:
+        """The IP address at the other end of a connection with the peer."""
+        for conn in self._swarm.get_connections(_id(node_id)):
+            muxed = conn.muxed_conn
+            remote = muxed.get_remote_address() if isinstance(muxed, BoundedYamux) else None
+            if remote is not None:
+                return remote[0]
+        return None
+
     async def connect(self, node_id: bytes, address: str) -> None:
         """Returns with a connection, dialled at the given address only.
 

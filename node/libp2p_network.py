@@ -9,18 +9,14 @@ nodes that dial each other at once need no tie-break. A later stream replaces an
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-
 import nacl.bindings
 import trio
 
 from node import fetch
 from node.libp2p_gossip import GossipPort, PublishQueue
-from node.libp2p_hardening import DIRECT_PROTOCOL, FETCH_PROTOCOL, Libp2pHost, check_address, open_host
-from node.libp2p_streams import ConnectionListener, PeerStream, guard_handler, unwrapped
+from node.libp2p_hardening import DIRECT_PROTOCOL, FETCH_PROTOCOL, Libp2pHost, check_address
+from node.libp2p_streams import PeerStream
 from node.network import (
-    CHAIN_ID_BYTES,
     CallbackFault,
     DirectMessage,
     FetchError,
@@ -28,10 +24,10 @@ from node.network import (
     GossipMessage,
     Misbehaviour,
     NetworkConfig,
-    NetworkError,
     NetworkEvent,
     NetworkStatistics,
     Offence,
+    PeerAddress,
     PeerDown,
     PeerRefused,
     PeerUp,
@@ -41,40 +37,6 @@ from node.outlet import Outlet
 from node.peers import Peer, make_peer, snapshot
 from node.rates import TokenBucket
 from node.streams import FRAME_OVERHEAD, BadFrame, Hello, Mismatch, Session, StreamBroken, part, shake_hands
-
-
-@asynccontextmanager
-async def open_network(
-    config: NetworkConfig, inbound: trio.MemorySendChannel[NetworkEvent]
-) -> AsyncGenerator[Libp2pNetwork, None]:
-    """An open network whose events go to inbound; all of it is closed on leaving.
-
-    Raises: NetworkError if it cannot listen as configured.
-    """
-    if len(config.chain_id) != CHAIN_ID_BYTES:
-        raise NetworkError(f"expected a chain id of {CHAIN_ID_BYTES} bytes, got {len(config.chain_id)}")
-    for peer in config.peers:
-        check_address(peer.multiaddr)
-    network = Libp2pNetwork(config, inbound)
-    listener = ConnectionListener(network.notice_connected, network.notice_disconnected)
-    handlers = {
-        DIRECT_PROTOCOL: guard_handler(network.accept_direct, network.report_fault),
-        FETCH_PROTOCOL: guard_handler(network.accept_fetch, network.report_fault),
-    }
-    topics = tuple(network.wire_topic(topic.name) for topic in config.topics)
-    listen = (config.listen_host, config.listen_port)
-    # The host is closed after our own tasks and outside their cancelled scope: libp2p awaits while it closes, and a
-    # Cancelled from there would take the place of whatever the caller raised.
-    with unwrapped():
-        async with (
-            open_host(config.seed, listen, topics, network, listener, handlers, config.limits, config.timing) as host,
-            trio.open_nursery() as nursery,
-        ):
-            network.start(host, nursery)
-            try:
-                yield network
-            finally:
-                nursery.cancel_scope.cancel()
 
 
 class Libp2pNetwork(GossipPort):
@@ -89,6 +51,7 @@ class Libp2pNetwork(GossipPort):
         self._topic_prefix = f"/quorate/1/{config.chain_id.hex()[:16]}/"
         self._validators = {self.wire_topic(topic.name): topic for topic in config.topics}
         self._peers = {p.node_id: make_peer(p.node_id, p.multiaddr, config.limits) for p in config.peers}
+        self._expected: frozenset[bytes] = frozenset()
         self._publish_queue = PublishQueue(config.limits.gossip_outbox_bytes)
         self._gossip_published = 0
         self._node_id = nacl.bindings.crypto_sign_seed_keypair(config.seed)[0]
@@ -168,6 +131,34 @@ class Libp2pNetwork(GossipPort):
                 )
         raise FetchError(FetchFault.TIMEOUT, f"no answer within {timeout_s:g} s")
 
+    def find_host(self, node_id: bytes) -> str | None:
+        """The IP address at the other end."""
+        return self._host.find_remote_host(node_id)
+
+    def expect(self, nodes: frozenset[bytes]) -> None:
+        """Let these peers in whatever the number of guests."""
+        self._expected = nodes
+
+    def keep(self, peer: PeerAddress) -> None:
+        """Dial this peer as if it were configured."""
+        check_address(peer.multiaddr)
+        known = self._peers.get(peer.node_id)
+        if peer.node_id == self._node_id or (known is not None and known.address is not None):
+            return
+        if known is not None:  # a guest: the task that it has ends when it goes, and the next one dials
+            known.address, known.is_learned = peer.multiaddr, True
+            return
+        made = self._peers[peer.node_id] = make_peer(peer.node_id, peer.multiaddr, self._limits)
+        made.is_learned = True
+        self._nursery.start_soon(self._keep_peer, made)
+
+    def let_go(self, node_id: bytes) -> None:
+        """No longer dial a peer whose address was learned."""
+        peer = self._peers.get(node_id)
+        if peer is not None and peer.is_learned:
+            peer.address, peer.is_learned = None, False
+            peer.wake.set()
+
     def statistics(self) -> NetworkStatistics:
         """A snapshot of all counters."""
         return NetworkStatistics(
@@ -187,7 +178,8 @@ class Libp2pNetwork(GossipPort):
         if peer is not None:
             peer.wake.set()
             return
-        if node_id == self._node_id or len(self._peers) >= self._limits.peers:
+        is_full = len(self._peers) >= self._limits.peers and node_id not in self._expected
+        if node_id == self._node_id or is_full:
             self._nursery.start_soon(self._host.disconnect, node_id)
             return
         peer = self._peers[node_id] = make_peer(node_id, None, self._limits)
@@ -268,19 +260,23 @@ class Libp2pNetwork(GossipPort):
     async def _keep_peer(self, peer: Peer) -> None:
         """Dials a configured peer for ever; runs its session where it is ours to open."""
         delay_s = self._timing.redial_min_s
-        while True:
+        while peer.address is not None:
             if await self._attempt(peer):
                 delay_s = self._timing.redial_min_s
             else:
                 delay_s = min(delay_s * 2, self._timing.redial_max_s)
             await self._sleep_or_wake(peer, delay_s * (0.5 + self._config.jitter()))
+        await self._keep_guest(peer)  # nobody asks for it any more
 
     async def _keep_guest(self, peer: Peer) -> None:
         """Runs the session of a peer that came by itself, while it stays connected."""
         while True:
             async with peer.session_lock:
                 if not self._host.is_connected(peer.node_id) and trio.current_time() >= peer.not_before:
-                    self._peers.pop(peer.node_id, None)
+                    if peer.address is not None:  # meanwhile somebody told where it listens
+                        self._nursery.start_soon(self._keep_peer, peer)
+                    else:
+                        self._peers.pop(peer.node_id, None)
                     return
             await self._attempt(peer)
             await self._sleep_or_wake(peer, self._timing.redial_min_s)

@@ -284,6 +284,25 @@ class Network(Protocol):
         """
         ...
 
+    def find_host(self, node_id: bytes) -> str | None:
+        """The IP address that a connected peer's connection comes from, or goes to."""
+        ...
+
+    def expect(self, nodes: frozenset[bytes]) -> None:
+        """Let these peers in whatever the number of guests; those of earlier calls are guests again."""
+        ...
+
+    def keep(self, peer: PeerAddress) -> None:
+        """Dial this peer until it is there, and whenever it goes, as if it were configured. One that is keeps its address.
+
+        Raises: NetworkError if the address can't be dialled over TCP.
+        """
+        ...
+
+    def let_go(self, node_id: bytes) -> None:
+        """No longer dial a peer of `keep`; its connection stays as long as it lasts."""
+        ...
+
     def statistics(self) -> NetworkStatistics:
         """A snapshot of all counters."""
         ...

@@ -19,7 +19,7 @@ class Peer:
     """All that is open towards one peer; changed by node/libp2p_network.py only."""
 
     node_id: bytes
-    address: str | None
+    address: str | None  # None: a guest
     outbox: Outbox
     direct_bucket: TokenBucket
     gossip_bucket: TokenBucket
@@ -29,6 +29,7 @@ class Peer:
     session: Session | None = None
     session_lock: trio.Lock = field(default_factory=trio.Lock)
     up: bool = False
+    is_learned: bool = False  # its address came from others, not from the configuration
     software: str = ""
     wake: trio.Event = field(default_factory=trio.Event)
     not_before: float = float("-inf")

@@ -24,7 +24,7 @@ from node.inference import Inference, InferenceConfig, WorkerDown, build_worker_
 from node.join import JoinMode
 from node.jsonrpc import Context as RpcContext
 from node.keys import NodeKey, load_key
-from node.libp2p_network import open_network
+from node.libp2p_open import open_network
 from node.network import Limits, NetworkConfig, Topic, Verdict
 from node.prompt_check import find_prompt_models
 from node.rpc import REGISTRY

@@ -16,6 +16,7 @@ from protocol.merkle_range import RangeProof
 from protocol.ordering.messages import PROPOSAL_CODEC, QUORUM_CERT_CODEC, VOTE_CODEC, Proposal, QuorumCert, Vote
 from protocol.trust import ChainStep
 from protocol.units import Epoch, Hash, Height, NodeId, View
+from protocol.validators import MAX_VALIDATORS
 
 MAX_BATCH_BYTES: Final = 32 * 1024
 MAX_FETCH_REQUEST_BYTES: Final = 256
@@ -27,6 +28,7 @@ OUTPUT_CHUNK_BYTES: Final = 256 * 1024
 SNAPSHOT_CHUNK_BYTES: Final = 256 * 1024  # of keys and values: the entry that reaches it is a chunk's last one
 MAX_STATE_VALUE_BYTES: Final = 512 * 1024
 MAX_CHUNK_ENTRIES: Final = 64 * 1024
+MAX_ADDRESS_CHARS: Final = 128
 MAX_CHAIN_BYTES: Final = 512 * 1024
 MAX_CHAIN_STEPS: Final = 1_024  # small sets change in a few hundred bytes
 
@@ -49,6 +51,7 @@ class Status(Message, frozen=True):
     epoch: Epoch  # of the next block
     view: View
     sees: Annotated[tuple[NodeId, ...], Meta(max_length=256)]
+    listens: Annotated[str, Meta(max_length=MAX_ADDRESS_CHARS)] = ""  # a multiaddr; its host may be "everywhere"
 
 
 Frame: TypeAlias = Proposal | Vote | QuorumCert | TransactionBatch | Status
@@ -156,6 +159,10 @@ class FetchRecollection(Message, frozen=True, tag=8):
     """What the peer remembers of the asker's own signatures (rule R10)."""
 
 
+class FetchAddresses(Message, frozen=True, tag=9):
+    """Where validators listen, as far as the peer knows."""
+
+
 FetchRequest: TypeAlias = (
     FetchBlocks
     | FetchBody
@@ -165,6 +172,7 @@ FetchRequest: TypeAlias = (
     | FetchSnapshotChunk
     | FetchChain
     | FetchRecollection
+    | FetchAddresses
 )
 
 
@@ -223,6 +231,15 @@ class Recollection(Message, frozen=True):
     vote: Vote | None
 
 
+class Addresses(Message, frozen=True):
+    """Where validators of the running epoch and the next one listen: hints, until one answers there with its key."""
+
+    known: Annotated[
+        tuple[tuple[NodeId, Annotated[str, Meta(max_length=MAX_ADDRESS_CHARS)]], ...],
+        Meta(max_length=2 * MAX_VALIDATORS),
+    ]
+
+
 class OutputChunk(Message, frozen=True):
     """Bytes of an output from an offset on; total is 0 where this node does not hold it."""
 
@@ -237,5 +254,6 @@ CERTS_CODEC: Final = Codec[Certs](Certs, MAX_FETCH_RESPONSE_BYTES)
 OUTPUT_CHUNK_CODEC: Final = Codec[OutputChunk](OutputChunk, OUTPUT_CHUNK_BYTES + 64)
 RECOLLECTION_CODEC: Final = Codec[Recollection](Recollection, 512)
 CHAIN_CODEC: Final = Codec[Chain](Chain, MAX_FETCH_RESPONSE_BYTES)
+ADDRESSES_CODEC: Final = Codec[Addresses](Addresses, 64 * 1024)
 MANIFEST_CODEC: Final = Codec[Manifest](Manifest, MAX_FETCH_RESPONSE_BYTES)
 SNAPSHOT_CHUNK_CODEC: Final = Codec[SnapshotChunk](SnapshotChunk, MAX_FETCH_RESPONSE_BYTES)

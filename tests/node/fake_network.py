@@ -16,6 +16,7 @@ from node.network import (
     FetchRefused,
     GossipMessage,
     NetworkStatistics,
+    PeerAddress,
     PeerDown,
     PeerStatistics,
     PeerUp,
@@ -52,6 +53,8 @@ class Hub:
     extra_delay_s: Callable[[NodeId, NodeId, NodeEvent], float] = lambda _source, _target, _event: 0.0
     requests: Counter[tuple[NodeId, NodeId]] = field(default_factory=Counter)  # (asker, asked)
     sent: list[tuple[NodeId, bytes]] = field(default_factory=list)  # direct frames, by sender
+    expected: dict[NodeId, frozenset[NodeId]] = field(default_factory=dict)
+    kept: dict[NodeId, dict[NodeId, str]] = field(default_factory=dict)  # what nodes dial, by the word of others
     _heap: list[tuple[float, int, NodeId, NodeEvent]] = field(default_factory=list)
     _count: int = 0
     _changed: trio.Event = field(default_factory=trio.Event)
@@ -164,6 +167,18 @@ class FakeNetwork:
             await trio.sleep(DELAY_S)
             return answer
         raise FetchError(FetchFault.TIMEOUT, f"no answer within {timeout_s:g} s")
+
+    def find_host(self, node_id: bytes) -> str | None:
+        return "10.0.0.1" if self._hub.is_linked(self._node, node_id) else None
+
+    def expect(self, nodes: frozenset[bytes]) -> None:
+        self._hub.expected[self._node] = nodes
+
+    def keep(self, peer: PeerAddress) -> None:
+        self._hub.kept.setdefault(self._node, {})[peer.node_id] = peer.multiaddr
+
+    def let_go(self, node_id: bytes) -> None:
+        self._hub.kept.get(self._node, {}).pop(node_id, None)
 
     def statistics(self) -> NetworkStatistics:
         peers = [

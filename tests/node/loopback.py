@@ -12,7 +12,8 @@ import nacl.bindings
 import trio
 from libp2p.network.swarm import Swarm
 
-from node.libp2p_network import Libp2pNetwork, open_network
+from node.libp2p_network import Libp2pNetwork
+from node.libp2p_open import open_network
 from node.network import (
     DirectMessage,
     FetchRefused,

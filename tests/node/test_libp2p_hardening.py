@@ -16,7 +16,7 @@ from libp2p.pubsub.pb import rpc_pb2
 from libp2p.stream_muxer.yamux.yamux import Yamux
 from libp2p.utils import encode_varint_prefixed
 
-from node.libp2p_network import open_network
+from node.libp2p_open import open_network
 from node.network import (
     GossipMessage,
     Limits,
