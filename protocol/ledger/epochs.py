@@ -73,4 +73,3 @@ def write_first_set(draft: Draft, validators: ValidatorSet) -> None:
 def list_firsts(draft: Draft) -> list[Epoch]:
     """The epochs from which on another set is in force, ascending."""
     return [int.from_bytes(key[1:], "big") for key in draft.list_keys(bytes((Kind.VALIDATORS,)))]
-
