@@ -66,7 +66,7 @@ def measure_cells(records: Sequence[Record], tolerances: Sequence[Tolerance]) ->
             for length in _list_beginnings(record):
                 tally = counts.setdefault((record.unit.kind, record.unit.executor, auditor, length), [0] * 6)
                 for job in range(len(seen.margins)):
-                    if not _is_harmless(record, own, job, length):
+                    if not is_harmless(record, own, job, length):
                         _count(tally, seen, job, length, tolerance)
     return [_build_cell(*key, tally) for key, tally in counts.items()]
 
@@ -121,7 +121,7 @@ def _list_beginnings(record: Record) -> list[int]:
     return list_lengths(record.tokens) if len(whole) == 1 else [record.tokens]
 
 
-def _is_harmless(record: Record, own: Seen | None, job: int, length: int) -> bool:
+def is_harmless(record: Record, own: Seen | None, job: int, length: int) -> bool:
     """Whether a cheat's beginning is, token by token and code by code, what an honest executor says: then there is nothing to catch."""
     if record.unit.kind == HONEST or own is None:
         return False

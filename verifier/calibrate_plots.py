@@ -9,7 +9,7 @@ from typing import Final, Protocol, cast
 import numpy as np
 
 from verifier.calibrate import Outcome
-from verifier.calibrate_limits import measure_all
+from verifier.calibrate_limits import is_harmless, measure_all
 from verifier.calibrate_plan import HONEST
 from verifier.calibrate_run import Record
 from verifier.sketch import DISTANCE_UNITS, compute_distance
@@ -57,7 +57,13 @@ def draw_plots(outcome: Outcome, directory: Path) -> list[tuple[str, str]]:
     own = next(pair for pair in pairs if pair.auditor == outcome.reference)
     coarse = next((pair for pair in pairs if "/bfloat16/" in pair.auditor), own)
     drawn = [
-        _draw_roc(outcome, own, directory / "roc.png"),
+        _draw_roc(outcome, own, directory / "roc.png", "Receiver operating characteristic in the card's class"),
+        _draw_roc(
+            outcome,
+            coarse,
+            directory / "roc-coarse.png",
+            f"Receiver operating characteristic as {coarse.auditor} sees it",
+        ),
         _draw_distances(outcome, own, directory / "distances.png", "Sketch distances inside the card's class"),
         _draw_distances(
             outcome, coarse, directory / "distances-coarse.png", f"Sketch distances as {coarse.auditor} sees them"
@@ -77,10 +83,10 @@ def _collect(outcome: Outcome, pair: Tolerance) -> dict[str, list[Record]]:
     return found
 
 
-def _draw_roc(outcome: Outcome, pair: Tolerance, path: Path) -> tuple[Path, str]:
+def _draw_roc(outcome: Outcome, pair: Tolerance, path: Path, title: str) -> tuple[Path, str]:
     """True against false positives as all limits are scaled together; the profile's own limits are scale 1."""
     ratios = {
-        kind: np.array([_measure_worst(record, job, pair) for record in records for job in range(_count(record, pair))])
+        kind: np.array([_measure_worst(record, job, pair) for record in records for job in _list_jobs(record, pair)])
         for kind, records in _collect(outcome, pair).items()
     }
     honest = ratios.pop(HONEST)
@@ -88,11 +94,10 @@ def _draw_roc(outcome: Outcome, pair: Tolerance, path: Path) -> tuple[Path, str]
     figure, axes = _start(7, 5)
     for kind, found in ratios.items():
         points = [((honest > scale).mean(), (found > scale).mean()) for scale in scales]
-        axes.plot([x for x, _ in points], [y for _, y in points], label=f"{kind} {(found > 1).mean():.3f}")
-    axes.plot([(honest > 1).mean()], [1], marker="x", label="at the profile's limits")
-    axes.set(xlabel="honest claims rejected", ylabel="claims of the cheat rejected", xlim=(-0.02, 1), ylim=(0, 1.02))
+        axes.plot([x for x, _ in points], [y for _, y in points], label=f"{kind}, {(found > 1).mean():.3f} at scale 1")
+    axes.set(xlabel="honest claims rejected", ylabel="claims of the cheat rejected", xlim=(-0.02, 1), ylim=(0, 1.03))
     axes.legend(fontsize=7, loc="lower right")
-    return _finish(figure, path), "Receiver operating characteristic at the longest length"
+    return _finish(figure, path), title
 
 
 def _draw_distances(outcome: Outcome, pair: Tolerance, path: Path, title: str) -> tuple[Path, str]:
@@ -118,6 +123,7 @@ def _draw_distances(outcome: Outcome, pair: Tolerance, path: Path, title: str) -
     axes.axvline(limit, color="black", linestyle="--", label=f"limit {limit:.1f}")
     axes.axvline(2 * limit, color="black", linestyle=":", label="hard")
     axes.set_xscale("symlog", linthresh=1 / DISTANCE_UNITS)
+    axes.set(xlim=(0, 8192))
     axes.set(xlabel=f"sketch distance of {tokens} tokens, code steps", ylabel="share of claims")
     axes.legend(fontsize=7)
     return _finish(figure, path), title
@@ -151,8 +157,12 @@ def _measure_worst(record: Record, job: int, pair: Tolerance) -> float:
     return max(result.value / max(result.limit, 1) for result in results)
 
 
-def _count(record: Record, pair: Tolerance) -> int:
-    return len(record.seen[pair.auditor].margins)
+def _list_jobs(record: Record, pair: Tolerance) -> list[int]:
+    """The jobs that were forged, or all of an honest record."""
+    own = record.seen.get(record.unit.executor)
+    return [
+        job for job in range(len(record.seen[pair.auditor].margins)) if not is_harmless(record, own, job, record.tokens)
+    ]
 
 
 def _count_any(record: Record) -> int:

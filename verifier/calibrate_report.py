@@ -15,6 +15,12 @@ from verifier.tolerances import Cell, ProfileBody, Tolerance
 REPORT_FILE: Final = "report.md"
 COST_FILE: Final = "cost.md"
 AIM: Final = 0.999
+_SHORTEST: Final = 8  # rows for fewer tokens are in the profile alone
+_INTRODUCTION: Final = (
+    "Limits were set on the even units of honest jobs; every figure below is of the others, and of cheats, which set no limits. A beginning "
+    "of a cheat's claim that is, token by token and code by code, what an honest executor would have said (a small model that writes "
+    "the very same greedy text, another seed that draws the same first tokens) is no forgery and is counted nowhere.\n"
+)
 
 
 def write_report(outcome: Outcome, plots: Sequence[tuple[str, str]]) -> str:
@@ -26,7 +32,7 @@ def write_report(outcome: Outcome, plots: Sequence[tuple[str, str]]) -> str:
     parts = [
         f"# How surely audits of {profile.name} tell honest from dishonest\n",
         f"Model `{profile.model}`. Written by `{profile.command}`; the same command writes the same figures on the same machine.\n",
-        "Limits were set on the even units of honest jobs; every figure below is of the others, and of cheats, which set no limits.\n",
+        _INTRODUCTION,
         _describe_false_alarms(profile, longest),
         f"## Detection in the card's own class, {outcome.reference}\n",
         _tabulate_lengths(own),
@@ -111,24 +117,26 @@ def _tabulate_pairs(cells: Sequence[Cell]) -> str:
 
 
 def _tabulate_limits(tolerances: Sequence[Tolerance]) -> str:
+    """Each different set of limits once, with how many pairs have it."""
+    pools: dict[tuple[object, ...], list[Tolerance]] = {}
+    for limits in tolerances:
+        key = (limits.slack, limits.margin_largest, limits.margin_means, limits.distances, limits.score)
+        pools.setdefault(key, []).append(limits)
     rows = [
         [
-            limits.executor,
-            limits.auditor,
-            f"{limits.margin_largest / ONE_NAT:.4f}",
-            " · ".join(f"{tokens}: {limit / ONE_NAT:.5f}" for tokens, limit in limits.margin_means if tokens >= 8),
-            " · ".join(f"{tokens}: {limit / DISTANCE_UNITS:.1f}" for tokens, limit in limits.distances if tokens >= 8),
-            f"{limits.score / 1000:.1f}",
+            f"{len(pool)}, such as {pool[0].executor} by {pool[0].auditor}",
+            f"{pool[0].margin_largest / ONE_NAT:.4f}",
+            " · ".join(
+                f"{tokens}: {limit / ONE_NAT:.5f}" for tokens, limit in pool[0].margin_means if tokens >= _SHORTEST
+            ),
+            " · ".join(
+                f"{tokens}: {limit / DISTANCE_UNITS:.1f}" for tokens, limit in pool[0].distances if tokens >= _SHORTEST
+            ),
+            f"{pool[0].score / 1000:.1f}",
         ]
-        for limits in tolerances
+        for pool in pools.values()
     ]
-    heads = [
-        "executor",
-        "auditor",
-        "largest margin, nats",
-        "mean margin by tokens, nats",
-        "sketch distance by tokens, steps",
-    ]
+    heads = ["pairs", "largest margin, nats", "mean margin by tokens, nats", "sketch distance by tokens, steps"]
     return _table([*heads, "likelihood, standard deviations"], rows)
 
 
