@@ -43,11 +43,8 @@ class Namespaces:
         return {HOST_VARIABLE: _address(index), PEERS_VARIABLE: ",".join(peers)}
 
     def enter(self, index: int) -> None:
-        """Python has os.setns from 3.12 on."""
-        libc = ctypes.CDLL(None, use_errno=True)
-        with (_NAMESPACES / self.names[index]).open("rb") as place:
-            if libc.setns(place.fileno(), _CLONE_NEWNET) != 0:
-                raise OSError(ctypes.get_errno(), f"setns {self.names[index]}")
+        """Into the namespace of this name."""
+        enter_namespace(self.names[index])
 
     def cut(self, index: int) -> None:
         """The switch's port goes down; the node's own end stays up and hears nothing."""
@@ -124,3 +121,11 @@ def made_namespace(name: str) -> Iterator[str]:
 def run_ip(*arguments: str) -> None:
     """One `ip` command. Raises: CalledProcessError."""
     subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True, timeout=30)
+
+
+def enter_namespace(name: str) -> None:
+    """Brings the calling thread, and the sockets that it opens, into a namespace for good. Python has os.setns from 3.12 on."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with (_NAMESPACES / name).open("rb") as place:
+        if libc.setns(place.fileno(), _CLONE_NEWNET) != 0:
+            raise OSError(ctypes.get_errno(), f"setns {name}")

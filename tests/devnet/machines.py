@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shutil
 import subprocess
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
+from devnet.perturbation.namespaces import enter_namespace, run_ip
 from node.faults import Fault, Trouble
 from node.home import Home, load_api_address
 from node.rpc_client import NodeClient
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 R = TypeVar("R", bound=msgspec.Struct)
 
 SUBNET = "10.213.77"
-_CLONE_NEWNET = 0x40000000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,7 +102,7 @@ def make_machines(root: Path, addresses: Sequence[str], namespaces: Sequence[str
         place.mkdir()
         if namespaces:
             name = namespaces[index]
-            inside = ThreadPoolExecutor(1, initializer=_enter, initargs=(name,))
+            inside = ThreadPoolExecutor(1, initializer=enter_namespace, initargs=(name,))
             machines.append(Machine(place, address, name, inside))
         else:
             machines.append(Machine(place, address))
@@ -118,11 +117,11 @@ class Switch:
 
     def cut(self, port: int) -> None:
         """Takes the link away, without a word to either side."""
-        _ip("-n", self.namespace, "link", "set", f"port{port}", "down")
+        run_ip("-n", self.namespace, "link", "set", f"port{port}", "down")
 
     def heal(self, port: int) -> None:
         """Puts the link back."""
-        _ip("-n", self.namespace, "link", "set", f"port{port}", "up")
+        run_ip("-n", self.namespace, "link", "set", f"port{port}", "up")
 
 
 @contextmanager
@@ -132,44 +131,15 @@ def connected(root: Path, count: int) -> Iterator[tuple[Switch, tuple[Machine, .
     switch = f"quorate-{os.getpid()}-switch"
     with ExitStack() as stack:
         for name in (switch, *names):
-            _ip("netns", "add", name)
-            stack.callback(_ip, "netns", "del", name)
-            _ip("-n", name, "link", "set", "lo", "up")
-        _ip("-n", switch, "link", "add", "switch", "type", "bridge")
-        _ip("-n", switch, "link", "set", "switch", "up")
+            run_ip("netns", "add", name)
+            stack.callback(run_ip, "netns", "del", name)
+            run_ip("-n", name, "link", "set", "lo", "up")
+        run_ip("-n", switch, "link", "add", "switch", "type", "bridge")
+        run_ip("-n", switch, "link", "set", "switch", "up")
         for index, name in enumerate(names):
             port = f"port{index + 1}"
-            _ip("-n", switch, "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", name)
-            _ip("-n", switch, "link", "set", port, "master", "switch", "up")
-            _ip("-n", name, "addr", "add", f"{SUBNET}.{index + 1}/24", "dev", "eth0")
-            _ip("-n", name, "link", "set", "eth0", "up")
+            run_ip("-n", switch, "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", name)
+            run_ip("-n", switch, "link", "set", port, "master", "switch", "up")
+            run_ip("-n", name, "addr", "add", f"{SUBNET}.{index + 1}/24", "dev", "eth0")
+            run_ip("-n", name, "link", "set", "eth0", "up")
         yield Switch(switch), make_machines(root, [f"{SUBNET}.{index + 1}" for index in range(count)], names)
-
-
-def explain_no_namespaces() -> str:
-    """Why this test may make no network namespaces; empty where it may."""
-    if shutil.which("ip") is None:
-        return "there is no `ip` command (package iproute2)"
-    name = f"quorate-{os.getpid()}-try"
-    try:
-        with ExitStack() as stack:
-            _ip("netns", "add", name)
-            stack.callback(_ip, "netns", "del", name)
-            _ip("-n", name, "link", "add", "switch", "type", "bridge")
-            _ip("-n", name, "link", "add", "port1", "type", "veth", "peer", "name", "port2")
-            _ip("netns", "exec", name, "true")
-    except subprocess.CalledProcessError as error:
-        return f"no right to make network namespaces: {error.stderr.strip()}"
-    return ""
-
-
-def _ip(*arguments: str) -> None:
-    subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True, timeout=30)
-
-
-def _enter(namespace: str) -> None:
-    """Brings the calling thread, and the sockets that it opens, into a namespace (Python has os.setns from 3.12 on)."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    with Path("/run/netns", namespace).open("rb") as place:
-        if libc.setns(place.fileno(), _CLONE_NEWNET) != 0:
-            raise OSError(ctypes.get_errno(), f"setns {namespace}")

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from devnet.genesis import MODELS
+from devnet.perturbation.namespaces import explain_no_namespaces
 from devnet.ports import find_free_ports
 from node.faults import Exit, Fault
 from node.rpc_types import JobState, JobSubmitParams, JobSubmitted, JobWaitParams
 from protocol.errors import Rejection
-from tests.devnet.machines import Machine, connected, explain_no_namespaces, make_machines
+from tests.devnet.machines import Machine, connected, make_machines
 from tests.devnet.processes import wait_until
 
 if TYPE_CHECKING:
