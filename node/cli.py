@@ -44,6 +44,7 @@ _VERBS: Final = {
     "bond": stake.bond,
     "unbond": stake.unbond,
     "register-validator": stake.register_validator,
+    "unjail": stake.unjail,
     "register-model": serving.register_model,
     "serve": serving.serve,
     "withdraw": serving.withdraw,

@@ -31,6 +31,7 @@ _DECODERS: Final[dict[int, Callable[[bytes], Message]]] = {
     Kind.MILESTONES: entries.MILESTONES_CODEC.decode,
     Kind.CONVICTION: entries.CONVICTION_CODEC.decode,
     Kind.VALIDATORS: entries.VALIDATORS_CODEC.decode,
+    Kind.ATTENDANCE: entries.ATTENDANCE_CODEC.decode,
 }
 
 

@@ -17,6 +17,7 @@ from node.timers import Clock, Timers
 from node.vote_log import VoteLog
 from node.wire import Frame, encode_frame
 from protocol.block import MAX_BLOCK_BYTES, Block
+from protocol.codec import encode
 from protocol.errors import InvalidBlock
 from protocol.evidence import Evidence
 from protocol.ledger.draft import Ledger
@@ -191,7 +192,7 @@ class Ordering:
             case effects.CatchUp(target=target):
                 self.catch_up_target = target
             case effects.EvidenceFound(evidence=evidence):
-                self._parts.telemetry.emit(Level.WARNING, "evidence_found", evidence=repr(evidence)[:500])
+                self._report_evidence(evidence)
                 self.evidence.append(evidence)
             case effects.Misbehaviour(peer=peer, reason=reason, text=text):
                 self._parts.requests.charge(peer, reason.value, text)
@@ -200,6 +201,13 @@ class Ordering:
                 self._parts.telemetry.emit(Level.ERROR, "ordering_halted", text=text)
             case _:
                 assert_never(effect)
+
+    def _report_evidence(self, evidence: Evidence) -> None:
+        """The proof whole, so that `quorate report` takes it from the log."""
+        self._parts.telemetry.emit(
+            Level.WARNING, "evidence_found", kind=evidence.kind.name.lower(), epoch=evidence.epoch, view=evidence.view,
+            signer=evidence.signer, evidence=encode(evidence),
+        )  # fmt: skip
 
     def _finalize(self, block_hashes: tuple[Hash, ...], cert: QuorumCert) -> None:
         self._finalized.extend(self._parts.chain.finalize(block_hashes, cert, self.wal_position))

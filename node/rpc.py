@@ -40,13 +40,13 @@ from node.rpc_types import (
     TransactionWaitParams,
     WorkerState,
 )
-from node.rpc_views import check_readiness, find_weight, name_signing, view_account, view_models, view_peer
+from node.rpc_views import check_readiness, name_signing, view_account, view_models, view_peer
 from node.version import get_version
 from protocol.block import BLOCK_CODEC
 from protocol.errors import Rejection
 from protocol.jobs.settlement import Phase
 from protocol.ledger.epochs import get_epoch_terms
-from protocol.ledger.queries import get_job, list_jobs
+from protocol.ledger.queries import get_job, get_standing, list_jobs
 from protocol.params import compute_boundary
 from protocol.transactions import TRANSACTION_CODEC, author_of, compute_transaction_id
 
@@ -107,7 +107,7 @@ async def read_status(context: Context, _params: Nothing) -> NodeStatus:
     """The node, its chain and whether it is ready, with every check, its reason and its cure."""
     api = context.api
     snapshot = api.get_snapshot()
-    worker = snapshot.worker
+    worker, standing = snapshot.worker, get_standing(snapshot.ledger, snapshot.node)
     phases = [view.phase for job in list_jobs(snapshot.ledger) if (view := get_job(snapshot.ledger, job)) is not None]
     return NodeStatus(
         node=snapshot.node.hex(),
@@ -122,8 +122,9 @@ async def read_status(context: Context, _params: Nothing) -> NodeStatus:
         epoch_end=compute_boundary(api.genesis.params, snapshot.epoch),
         view=snapshot.view,
         is_validator=snapshot.is_validator,
-        weight=find_weight(snapshot, snapshot.node, snapshot.epoch),
-        next_weight=find_weight(snapshot, snapshot.node, snapshot.epoch + 1),
+        weight=standing.weight,
+        next_weight=standing.next_weight,
+        jailed_until_ms=standing.jailed_until_ms,
         signing=name_signing(snapshot),
         signing_from=snapshot.signs_from,
         sync_target=snapshot.sync_target,

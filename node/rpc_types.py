@@ -208,6 +208,8 @@ class AccountResult(msgspec.Struct, frozen=True):
     weight: int = 0
     next_weight: int = 0
     onion: Literal["none", "waiting", "in_force"] = "none"
+    missed_slots: int = 0  # of its last turns as leader
+    jailed_until_ms: int | None = None  # for absence; from then on `quorate unjail` ends it
     convicted: bool = False
 
 
@@ -309,6 +311,7 @@ class NodeStatus(msgspec.Struct, frozen=True):
     is_validator: bool  # it votes in this epoch
     weight: int  # its vote in this epoch, whether it signs or not
     next_weight: int  # its vote in the next one
+    jailed_until_ms: int | None  # for absence; it is in no set that is computed before `quorate unjail`
     signing: SigningName
     signing_from: int | None  # the first epoch in which it signs, where that is known
     sync_target: int | None

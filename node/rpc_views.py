@@ -22,7 +22,7 @@ from protocol.jobs.agreement import Decision
 from protocol.jobs.capture import Capture, compute_capture
 from protocol.jobs.committee import Candidate, weight_of
 from protocol.jobs.settlement import Phase, SeatEnd, Settlement
-from protocol.ledger.epochs import find_validators, get_epoch_terms
+from protocol.ledger.epochs import get_epoch_terms
 from protocol.ledger.queries import (
     JobView,
     SeatView,
@@ -30,14 +30,14 @@ from protocol.ledger.queries import (
     get_candidates,
     get_conviction,
     get_onion,
+    get_standing,
     list_models,
     list_served_models,
     list_unbonding,
 )
 from protocol.models import ModelCard
 from protocol.transactions import AgreementRule
-from protocol.units import ZERO_HASH, Epoch, Height, Micro, ModelId, NodeId, PartsPerMillion
-from protocol.validators import index_of
+from protocol.units import ZERO_HASH, Height, ModelId, NodeId, PartsPerMillion
 
 STALE_TICK_MS: Final = 5_000  # the loop turns at least every idle interval (2 s); 5 s without a turn is a stall
 BAD_SHARE_PPM: Final = 200_000  # the share of bad weight that the printed chance of capture supposes
@@ -216,7 +216,7 @@ def view_account(snapshot: NodeSnapshot, node: NodeId) -> AccountResult:
     """An account, its stake and its vote."""
     ledger = snapshot.ledger
     account, onion = get_account(ledger, node), get_onion(ledger, node)
-    unbonding = list_unbonding(ledger, node)
+    unbonding, standing = list_unbonding(ledger, node), get_standing(ledger, node)
     in_force = onion is not None and onion.tip != ZERO_HASH
     return AccountResult(
         node=node.hex(),
@@ -225,18 +225,13 @@ def view_account(snapshot: NodeSnapshot, node: NodeId) -> AccountResult:
         locked=account.locked,
         nonce=account.nonce,
         unbonding=tuple(UnbondingState(entry.amount, height, entry.release_ms) for height, entry in unbonding),
-        weight=find_weight(snapshot, node, snapshot.epoch),
-        next_weight=find_weight(snapshot, node, snapshot.epoch + 1),
+        weight=standing.weight,
+        next_weight=standing.next_weight,
         onion="in_force" if in_force else "none" if onion is None else "waiting",
+        missed_slots=standing.missed_slots,
+        jailed_until_ms=standing.jailed_until_ms,
         convicted=get_conviction(ledger, node) is not None,
     )
-
-
-def find_weight(snapshot: NodeSnapshot, node: NodeId, epoch: Epoch) -> Micro:
-    """A node's vote in an epoch; 0 where it has none, or the state does not know the epoch's validators."""
-    validators = find_validators(snapshot.ledger, epoch)
-    index = None if validators is None else index_of(validators, node)
-    return 0 if validators is None or index is None else validators.members[index].weight
 
 
 def name_signing(snapshot: NodeSnapshot) -> SigningName:
@@ -245,7 +240,7 @@ def name_signing(snapshot: NodeSnapshot) -> SigningName:
         return "yes"
     if snapshot.signs_from is not None and snapshot.signs_from > snapshot.epoch:
         return "waiting"
-    if find_weight(snapshot, snapshot.node, snapshot.epoch) == 0:
+    if get_standing(snapshot.ledger, snapshot.node).weight == 0:
         return "no"
     return "asking"
 

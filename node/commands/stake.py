@@ -1,4 +1,4 @@
-"""`quorate bond`, `unbond`, `register-validator`, `report`: a node's stake, its vote, and who broke the rules."""
+"""`quorate bond`, `unbond`, `register-validator`, `unjail`, `report`: a node's stake, its vote, and who broke the rules."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -87,6 +87,19 @@ def _report_registered(known: "AccountResult", *, as_json: bool) -> None:
     votes = f"votes with {format_units(known.weight)} units" if known.weight else "does not vote in this epoch"
     then = f"{format_units(known.next_weight)} units" if known.next_weight else "nothing"
     typer.echo(f"this node is registered already; it {votes}, in the next epoch with {then}")
+
+
+def unjail(home: Home = None, passphrase_file: options.Passphrase = None, as_json: options.Json = False) -> int:
+    """End the node's jail for absence once its time is over; it votes again from the epoch after the next on.
+
+    A validator that lets most of its turns pass is jailed, so that nobody waits for it; its stake is not touched. Waits until it is final.
+    """
+    from protocol.transactions import Unjail
+
+    account = open_account(home, passphrase_file)
+    sent = send(account, Unjail(*account.head))
+    report_sent(sent, "this node may vote again, from the epoch after the next on", as_json=as_json)
+    return Exit.OK
 
 
 _Evidence = Annotated[

@@ -92,6 +92,8 @@ def _describe_vote(account: "AccountResult") -> str:
 
     if account.convicted:
         return "none, and never again: it was convicted of breaking a voting rule"
+    if account.jailed_until_ms is not None:
+        return "none in the sets to come: jailed for absence, until `quorate unjail`"
     if account.weight == account.next_weight:
         return f"{format_units(account.weight)} units" if account.weight else "none"
     return f"{format_units(account.weight)} units, {format_units(account.next_weight)} in the next epoch"

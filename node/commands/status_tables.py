@@ -56,6 +56,8 @@ def _describe_role(status: NodeStatus) -> str:
 
 
 def _describe_vote(status: NodeStatus) -> str:
+    if status.jailed_until_ms is not None:
+        return "jailed for absence: `quorate unjail` ends it when its time is over"
     if not status.weight and not status.next_weight:
         return "no vote"
     now = f"{format_units(status.weight)} units vote" if status.weight else "no vote yet"

@@ -295,6 +295,8 @@ def test_balance_is_in_units(quorate, url) -> None:
         "weight": 0,
         "next_weight": 0,
         "onion": "none",
+        "missed_slots": 0,
+        "jailed_until_ms": None,
         "convicted": False,
     }
     assert quorate("balance", "xyz", "--rpc", url)[0] == Exit.USAGE
