@@ -18,6 +18,7 @@ from verifier.calibrate_plan import HONEST, Size, Unit, draw_jobs, list_claim_le
 from verifier.cheats import Written, build_writer, write_honestly, write_with_cheat
 from verifier.engine import Engine
 from verifier.likelihood import list_scores
+from verifier.llama import Attention
 from verifier.margin import ONE_NAT, Replay
 from verifier.model import Model
 from verifier.prefill import Passage, Reading, read_passages
@@ -131,11 +132,12 @@ def _run_unit(bench: Bench, unit: Unit, writer: tuple[str, Engine] | None) -> It
 
 
 def _choose_auditors(bench: Bench, unit: Unit) -> list[str]:
-    """Everybody reads honest units, float64 only some of both halves; cheats are read in the classes that write."""
+    """Everybody reads honest units, float64 only some of both halves; cheats are read with attention written out alone."""
     if unit.kind == HONEST:
         is_wide = unit.number // 2 % bench.size.wide_every == 0
         return [name for name in bench.auditors if name != bench.wide or is_wide]
-    return [name for name in bench.auditors if name == bench.reference or name in bench.coarse]
+    eager = [name for name, engine in bench.auditors.items() if engine.compute_class.attention == Attention.EAGER]
+    return [name for name in eager if name == bench.reference or name in bench.coarse]
 
 
 def _read(bench: Bench, unit: Unit, auditor: str, claims: Sequence[Written]) -> Packed:
