@@ -51,14 +51,21 @@ def move_attendance(draft: Draft, slots: Slots) -> None:
             draft.put(attendance_key(node), replace(known, recent=moved))
 
 
-def jail_absent(draft: Draft, validators: ValidatorSet, time_ms: Milliseconds) -> None:
-    """At the boundary of these validators' epoch: jail who let more than half of the window pass (V8), as far as V9 allows it."""
-    params = draft.base.constants.params
+def jail_absent(
+    draft: Draft, validators: ValidatorSet, qualified: Container[NodeId], time_ms: Milliseconds
+) -> frozenset[NodeId]:
+    """At the boundary of these validators' epoch: who let more than half of the window pass is jailed (V8), as far as V9 allows it.
+
+    Who does not qualify for the next set is out anyway, and leaves its room to others.
+    """
+    params, jailed = draft.base.constants.params, set[NodeId]()
     room = params.jail_share_ppm - _sum_jailed(draft, params, time_ms)
     for _, node, share_ppm in sorted(_list_absent(draft, validators)):
-        if share_ppm <= room:
+        if share_ppm <= room and node in qualified:
             room -= share_ppm
+            jailed.add(node)
             draft.put(attendance_key(node), Attendance(0, Jail(time_ms, share_ppm, is_over=False)))
+    return frozenset(jailed)
 
 
 def check_unjail(draft: Draft, body: Unjail) -> None:

@@ -50,6 +50,7 @@ from protocol.transactions import (
     compute_transaction_id,
 )
 from protocol.units import Hash, Height, JobId, Milliseconds, NodeId, View
+from protocol.validators import ValidatorSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +118,12 @@ def apply_account_transaction(draft: Draft, turn: Turn, body: AccountBody) -> No
 def step_jobs(draft: Draft, turn: Turn) -> None:
     """Move every open job by this block's time and beacon: first the ends of phases, which free bonds, then the draws (L6)."""
     jobs = [_get_open_job(draft, key[1:]) for key in draft.list_keys(bytes((Kind.OPEN_JOB,)))]
+    validators = get_validators(draft.base, get_epoch(draft.base))
     for job in jobs:
         if job.phase is not Phase.SUBMITTED:
             _step_job(draft, turn, job)
     for job in jobs:
-        if job.phase is Phase.SUBMITTED and _is_beacon_mature(draft, turn, job):
+        if job.phase is Phase.SUBMITTED and _is_beacon_mature(draft, validators, turn, job):
             _step_job(draft, turn, _draw(draft, turn, job))
 
 
@@ -180,10 +182,10 @@ def _step_job(draft: Draft, turn: Turn, job: Job) -> None:
         draft.put(open_job_key(job.job), moved)
 
 
-def _is_beacon_mature(draft: Draft, turn: Turn, job: Job) -> bool:
+def _is_beacon_mature(draft: Draft, validators: ValidatorSet, turn: Turn, job: Job) -> bool:
     most = draft.base.constants.params.beacon_max_blocks
     leaders = (*draft.base.chain.leaders, turn.proposer)[-(turn.height - job.submit_height) :]
-    return is_mature(get_validators(draft, get_epoch(draft.base)), leaders, most)  # J3
+    return is_mature(validators, leaders, most)  # J3
 
 
 def _draw(draft: Draft, turn: Turn, job: Job) -> Job:

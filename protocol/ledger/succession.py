@@ -1,5 +1,6 @@
 """What the end of an epoch decides (rules V3 to V6, V8): who is jailed for absence, and who votes two epochs later."""
 
+from collections.abc import Mapping
 from itertools import pairwise
 
 from protocol.ledger.accounts import get_account
@@ -10,16 +11,16 @@ from protocol.ledger.epochs import get_epoch, get_validators, list_firsts
 from protocol.ledger.milestones import find_milestone, is_too_old
 from protocol.ledger.onions import is_onion_ready, list_onion_nodes
 from protocol.params import compute_boundary
-from protocol.units import Height, Micro, Milliseconds, NodeId
+from protocol.units import Epoch, Height, Micro, Milliseconds, NodeId
 from protocol.validators import MAX_VALIDATORS, Validator, ValidatorSet
 
 
 def end_epoch(draft: Draft, time_ms: Milliseconds) -> None:
     """At the boundary: jail the absent, then write who votes two epochs later, if that is another set than the one before (V3)."""
     epoch = get_epoch(draft.base)
-    jail_absent(draft, get_validators(draft, epoch), time_ms)
-    before = get_validators(draft, epoch + 1)
-    following = _compute_set(draft, before, compute_boundary(draft.base.constants.params, epoch + 1))
+    before, weights = get_validators(draft, epoch + 1), _compute_weights(draft, epoch)
+    jailed = jail_absent(draft, get_validators(draft, epoch), weights.keys(), time_ms)
+    following = _choose_set(before, {node: weight for node, weight in weights.items() if node not in jailed})
     if following != before:
         draft.put(validators_key(epoch + 2), following)
     forget_attendance(draft, {member.node for member in (*before.members, *following.members)}, time_ms)
@@ -35,17 +36,21 @@ def forget_sets(draft: Draft, height: Height, time_ms: Milliseconds) -> None:
         draft.remove(validators_key(first))
 
 
-def _compute_set(draft: Draft, before: ValidatorSet, start_height: Height) -> ValidatorSet:
-    """Who qualifies for an epoch that starts on this height: the heaviest, in the order of the set before, newcomers by node id."""
-    weights = {
-        node: weight for node in list_onion_nodes(draft) if (weight := _compute_weight(draft, node, start_height))
-    }
+def _choose_set(before: ValidatorSet, weights: Mapping[NodeId, Micro]) -> ValidatorSet:
+    """The heaviest of those who qualify, in the order of the set before, newcomers by node id."""
     heaviest = sorted(weights, key=lambda node: (-weights[node], node))[:MAX_VALIDATORS]
     chosen = frozenset(heaviest)
     stayed = [member.node for member in before.members if member.node in chosen]
     joined = sorted(chosen.difference(stayed))
     members = tuple(Validator(node, weights[node]) for node in (*stayed, *joined))
     return ValidatorSet(members) if members else before  # V5: somebody must go on
+
+
+def _compute_weights(draft: Draft, epoch: Epoch) -> dict[NodeId, Micro]:
+    """Who qualifies for the epoch after the next, with its vote."""
+    start_height = compute_boundary(draft.base.constants.params, epoch + 1)
+    weights = ((node, _compute_weight(draft, node, start_height)) for node in list_onion_nodes(draft))
+    return {node: weight for node, weight in weights if weight}
 
 
 def _compute_weight(draft: Draft, node: NodeId, start_height: Height) -> Micro:

@@ -89,12 +89,13 @@ def test_a_standing_tells_how_many_slots_were_let_pass() -> None:
 def test_more_than_half_of_the_window_is_too_much_and_half_is_not(window: int) -> None:
     draft = Draft(start(missed_slots_window=window).ledger)
     validators = get_epoch_terms(draft.base).validators
-    first, second = (validators.members[index].node for index in (0, 1))
+    nodes = [member.node for member in validators.members]
+    first, second = nodes[:2]
     draft.put(attendance_key(first), Attendance((1 << window // 2) - 1, None))
-    jail_absent(draft, validators, START_MS)
+    jail_absent(draft, validators, nodes, START_MS)
     assert not is_jailed(get_attendance(draft, first))
     draft.put(attendance_key(second), Attendance((1 << window // 2 + 1) - 1, None))
-    jail_absent(draft, validators, START_MS)
+    assert jail_absent(draft, validators, nodes, START_MS) == {second}
     assert get_attendance(draft, second) == Attendance(0, Jail(START_MS, PPM // 10, is_over=False))
 
 
@@ -126,7 +127,9 @@ def test_nobody_is_jailed_who_weighs_more_than_the_share(names: tuple[str, ...])
     assert len(chain.validators.members) == len(names)
 
 
-def judge(weights: dict[str, int], missed: dict[str, int], earlier: tuple[Jail, ...] = ()) -> list[str]:
+def judge(
+    weights: dict[str, int], missed: dict[str, int], earlier: tuple[Jail, ...] = (), leaving: str = ""
+) -> list[str]:
     """Whom a boundary at START_MS jails of these validators, who missed so many slots."""
     draft = Draft(start().ledger)
     validators = ValidatorSet(tuple(Validator(make_key(name).public, weight) for name, weight in weights.items()))
@@ -134,8 +137,10 @@ def judge(weights: dict[str, int], missed: dict[str, int], earlier: tuple[Jail, 
         draft.put(attendance_key(make_key(name).public), Attendance((1 << count) - 1, None))
     for index, jail in enumerate(earlier):
         draft.put(attendance_key(make_key(f"earlier {index}").public), Attendance(0, jail))
-    jail_absent(draft, validators, START_MS)
-    return [name for name in weights if is_jailed(get_attendance(draft, make_key(name).public))]
+    qualified = [make_key(name).public for name in weights if name != leaving]
+    jailed = jail_absent(draft, validators, qualified, START_MS)
+    assert jailed == {node for node in qualified if is_jailed(get_attendance(draft, node))}
+    return [name for name in weights if make_key(name).public in jailed]
 
 
 def test_the_most_absent_come_first_and_who_is_too_heavy_gives_way() -> None:
@@ -160,6 +165,11 @@ def test_the_share_is_of_all_that_was_jailed_within_the_window(
 ) -> None:
     earlier = Jail(START_MS - age_ms, share_ppm, is_over=is_over)
     assert judge({"small": 50, "rest": 950}, {"small": 4}, (earlier,)) == jailed
+
+
+def test_who_leaves_takes_no_room_from_others() -> None:
+    assert judge({"first": 60, "second": 60, "rest": 880}, {"first": 4, "second": 3}) == ["first"]
+    assert judge({"first": 60, "second": 60, "rest": 880}, {"first": 4, "second": 3}, leaving="first") == ["second"]
 
 
 def test_a_share_is_rounded_up() -> None:
