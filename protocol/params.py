@@ -9,7 +9,7 @@ from msgspec import Meta
 from msgspec.structs import replace
 
 from protocol.codec import Message
-from protocol.units import MAX_UINT, Epoch, Height, Micro, Milliseconds, PartsPerMillion, Uint
+from protocol.units import Epoch, Height, Micro, Milliseconds, PartsPerMillion, Uint
 
 PROTOCOL_VERSION: Final = 1
 UNIT: Final = 1_000_000  # micro-units in one unit of value
@@ -138,15 +138,12 @@ MINIMAL: Final = replace(
 )
 """For tests: the same code with small sizes."""
 
-ENDS_EPOCHS = False
-"""Whether epochs end: until ordering and the node end them too, every block is of epoch 0. Tests of epochs set it."""
-
 
 def compute_epoch(params: Params, height: Height) -> Epoch:
     """The epoch that a height belongs to; the genesis counts to epoch 0, which starts on it."""
-    return max(0, height - 1) // params.epoch_heights if ENDS_EPOCHS else 0
+    return max(0, height - 1) // params.epoch_heights
 
 
 def compute_boundary(params: Params, epoch: Epoch) -> Height:
     """The last height of an epoch."""
-    return (epoch + 1) * params.epoch_heights if ENDS_EPOCHS else MAX_UINT
+    return (epoch + 1) * params.epoch_heights

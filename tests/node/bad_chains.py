@@ -7,7 +7,6 @@ from base64 import b64encode
 from typing import TYPE_CHECKING
 
 import httpx
-import pytest
 from msgspec.structs import replace
 
 from node.genesis_file import write_genesis
@@ -76,12 +75,10 @@ def unjail(_: World, after_blocks: int) -> Outcome:
     """What a node says to one of ten that ends its jail so many blocks after it began, or without being in one."""
     names = tuple(f"v{index}" for index in range(10))
     chain = start_chain(make_genesis(validators=names), names)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("protocol.params.ENDS_EPOCHS", True)
-        while after_blocks and get_standing(chain.ledger, make_key("v1").public).jailed_until_ms is None:
-            chain.finish_epoch(absent=("v1",))
-        chain.run(after_blocks)
-        return offer(chain, chain.sign("v1", Unjail(make_key("v1").public, chain.next_nonce("v1"), FOREVER)))
+    while after_blocks and get_standing(chain.ledger, make_key("v1").public).jailed_until_ms is None:
+        chain.finish_epoch(absent=("v1",))
+    chain.run(after_blocks)
+    return offer(chain, chain.sign("v1", Unjail(make_key("v1").public, chain.next_nonce("v1"), FOREVER)))
 
 
 def transfer(world: World, recipient: str = STRANGER, units: str = "0.000001") -> Outcome:

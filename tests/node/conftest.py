@@ -23,10 +23,3 @@ def homes(tmp_path: Path) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(dir=MEMORY, prefix="quorate-test-") as path:
         yield Path(path)
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _ends_epochs() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("protocol.params.ENDS_EPOCHS", True)
-        yield

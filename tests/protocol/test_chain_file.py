@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from protocol import params
 from protocol.chain_file import (
     MAX_CHAIN_FILE_BYTES,
     MAX_TRUSTED_HEADER_BYTES,
@@ -27,11 +26,6 @@ from tests.protocol.trusts import Line, make_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-
-@pytest.fixture(autouse=True)
-def epochs_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(params, "ENDS_EPOCHS", True)
 
 
 @cache

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 import pytest
 from msgspec.structs import replace
 
-from protocol import params
 from protocol.codec import encode
 from protocol.errors import InvalidMessage, Rejection
 from protocol.genesis import compute_validator_set
@@ -30,11 +29,6 @@ from tests.protocol.trusts import Line, make_line, make_set, sign_final
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-
-@pytest.fixture(autouse=True)
-def epochs_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(params, "ENDS_EPOCHS", True)
 
 
 def refuse(act: Callable[[], object]) -> Rejection:

@@ -15,7 +15,6 @@ from protocol.ledger.foreign import ledger_from_snapshot
 from protocol.ledger.state import build_block, check_block
 from protocol.params import MINIMAL, UNIT, compute_boundary, compute_epoch
 from protocol.transactions import SignedTransaction
-from protocol.units import MAX_UINT
 from protocol.validators import compute_leader, compute_validator_set_hash
 from tests.protocol.builders import TestChain, make_genesis, make_hash, start_chain
 from tests.protocol.offences import convict, report
@@ -50,16 +49,6 @@ def refuse(chain: TestChain, block: Block) -> InvalidBlock:
 def test_an_epoch_begins_behind_the_boundary_of_the_one_before(height: int, epoch: int) -> None:
     assert compute_epoch(MINIMAL, height) == epoch
     assert (height == compute_boundary(MINIMAL, epoch)) is (height in (LENGTH, 2 * LENGTH))
-
-
-def test_nothing_ends_as_long_as_epochs_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("protocol.params.ENDS_EPOCHS", False)
-    chain = start_chain()
-    change_set(chain)
-    chain.run(3 * LENGTH)
-    assert (get_epoch(chain.ledger), chain.header.epoch, compute_boundary(MINIMAL, 0)) == (0, 0, MAX_UINT)
-    assert chain.header.leader_seed == chain.genesis.seed
-    assert chain.header.valset_hash == chain.header.next_valset_hash == chain.blocks[0].header.valset_hash
 
 
 def test_the_terms_of_an_epoch_are_the_next_blocks(changing: TestChain) -> None:
