@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from protocol.codec import encode
-from protocol.ordering.blocks import get_signers
+from protocol.ordering.blocks import finalize, get_signers
 from protocol.ordering.effects import Broadcast, FetchBlock, OrderingMessage
 from protocol.ordering.events import Timer
 from protocol.ordering.messages import VoteKind
@@ -19,6 +19,7 @@ def break_standstill(draft: Draft) -> None:
         draft.set_timer(Timer.STANDSTILL, due_ms)
         return
     resend(draft)
+    finalize(draft)  # what others hold no more as bodies they give as a range
     for block_hash, view in draft.state.wanted.items():
         peers = get_signers(draft, view)
         if peers:

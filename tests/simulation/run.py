@@ -3,12 +3,13 @@
     python tests/simulation/run.py --schedules 1000 --seed 1 [--resume FILE] [--adversary NAME] [--mutant NAME] [--ledger]
 
 A failing schedule is printed with its seed; the same seed always does the same. Exit 0: all good; 1: some invariant broke.
-`--resume FILE` keeps what is done so far in FILE and goes on from there.
+`--resume FILE` keeps what is done so far in FILE and goes on from there, as long as the code is the same.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 import time
@@ -19,13 +20,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # works without the package being installed
 
 from tests.simulation import schedule
+from tests.simulation.epoch_mutants import EPOCH_MUTANTS
 from tests.simulation.ledger_mutants import LEDGER_MUTANTS
 from tests.simulation.ledger_network import ADVERSARIES, make_ledger_plan
 from tests.simulation.ledger_schedule import LedgerOutcome, run_ledger_schedule
 from tests.simulation.mutants import MUTANTS
 from tests.simulation.schedule import Outcome, make_plan, run_schedule
 
-ALL_MUTANTS = MUTANTS | LEDGER_MUTANTS
+ALL_MUTANTS = MUTANTS | EPOCH_MUTANTS | LEDGER_MUTANTS
 
 
 @dataclass(slots=True)
@@ -36,11 +38,13 @@ class Tally:
     adversary: str | None
     mutant: str | None
     ledger: bool = False
+    code: str = ""
     done: int = 0
     jobs: int = 0
     accepted: int = 0
     steps: int = 0
     blocks: int = 0
+    epochs: int = 0
     evidence: int = 0
     seconds: float = 0.0
     violations: list[tuple[int, str]] = field(default_factory=list)
@@ -49,6 +53,7 @@ class Tally:
         self.done += 1
         self.steps += outcome.steps
         self.blocks += outcome.height
+        self.epochs += outcome.epochs
         self.evidence += outcome.evidence
         if isinstance(outcome, LedgerOutcome):
             self.jobs += outcome.jobs
@@ -87,7 +92,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def load_tally(options: argparse.Namespace) -> Tally:
     """A new tally, or the resumed one; a file of other options is refused."""
-    fresh = Tally(options.seed, options.adversary, options.mutant, options.ledger)
+    fresh = Tally(options.seed, options.adversary, options.mutant, options.ledger, compute_code_hash())
     if options.resume is None or not options.resume.exists():
         return fresh
     kept = Tally(**json.loads(options.resume.read_text("utf-8")))
@@ -100,7 +105,16 @@ def load_tally(options: argparse.Namespace) -> Tally:
         sys.exit(
             f"{options.resume}: made with seed {kept.first_seed}, adversary {kept.adversary}, mutant {kept.mutant}, ledger {kept.ledger}; use the same"
         )
+    if kept.code != fresh.code:
+        sys.exit(f"{options.resume}: made by another version of the code: remove it, and start anew")
     return kept
+
+
+def compute_code_hash() -> str:
+    """A hash over everything that decides what a schedule does: figures of two versions must not be added up."""
+    root = Path(__file__).resolve().parents[2]
+    paths = sorted(path for folder in ("protocol", "tests/simulation") for path in (root / folder).rglob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
 
 
 def run_all(options: argparse.Namespace, tally: Tally) -> None:
@@ -139,7 +153,7 @@ def describe(tally: Tally) -> str:
     speed = tally.done / tally.seconds if tally.seconds else 0.0
     jobs = f"{tally.jobs} jobs settled, {tally.accepted} accepted, " if tally.ledger else ""
     return (
-        f"{tally.done} schedules from seed {tally.first_seed}: {len(tally.violations)} violations, {jobs}{tally.blocks} final blocks, "
+        f"{tally.done} schedules from seed {tally.first_seed}: {len(tally.violations)} violations, {jobs}{tally.blocks} final blocks in {tally.epochs} epochs that ended, "
         f"{tally.steps} steps, {tally.evidence} proofs against the Byzantine, {speed:.0f} schedules/s"
     )
 

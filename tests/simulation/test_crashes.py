@@ -1,10 +1,14 @@
-"""A validator dies right after each single thing that it writes or sends, one schedule for each, with every fate of what was not synced."""
+"""A validator dies right after each single thing that it writes or sends, one schedule for each, with every fate of what was not synced.
+
+Epochs are two heights long, so that deaths come before, in and behind their ends.
+"""
 
 from __future__ import annotations
 
 import pytest
 
 from protocol.ordering.effects import Broadcast, Effect, Persist, Send
+from tests.simulation.epoch_mutants import EPOCH_MUTANTS
 from tests.simulation.invariants import Violation
 from tests.simulation.mutants import MUTANTS
 from tests.simulation.node import SimulatedNode
@@ -23,7 +27,12 @@ class Doomed(SimulatedNode):
     fatal = 0  # never
     written = 0
     tail = "lost"
+    stores = True  # otherwise nothing final is stored before its death: the log alone says what it signed, in every epoch so far
     network: Network | None = None  # where everybody else is to die at the same time
+
+    def finish_turn(self) -> None:
+        if self.stores or self.life > 1:
+            super().finish_turn()
 
     def perform_one(self, effect: Effect) -> None:
         super().perform_one(effect)
@@ -44,7 +53,7 @@ class Doomed(SimulatedNode):
 
 def make_doomed(adversary: str) -> Network:
     byzantine = frozenset({3}) if adversary != "none" else frozenset[int]()
-    plan = Plan(4, (1, 1, 1, 1), byzantine, adversary, Weather(1, 250, 100_000), STORM_MS, 0, 0, 0)
+    plan = Plan(4, (1, 1, 1, 1), byzantine, adversary, Weather(1, 250, 100_000), STORM_MS, 0, 0, 0, 2)
     network = make_network(plan, make_node=Doomed)
     for number in range(12):
         submit(network, 50 * number, b"%d" % number)
@@ -63,7 +72,14 @@ def count_boundaries(adversary: str, victim: int) -> int:
 
 
 def die_at(
-    boundary: int, tail: str, adversary: str, victim: int, *, everybody: bool, ignored: frozenset[str] = frozenset()
+    boundary: int,
+    tail: str,
+    adversary: str,
+    victim: int,
+    *,
+    everybody: bool = False,
+    stores: bool = True,
+    ignored: frozenset[str] = frozenset(),
 ) -> str:
     """The invariant that a death at this boundary breaks, or nothing."""
     network = make_doomed(adversary)
@@ -71,6 +87,9 @@ def die_at(
     node = network.honest[victim]
     assert isinstance(node, Doomed)
     node.fatal, node.tail, node.network = boundary, tail, network if everybody else None
+    for other in network.honest:
+        assert isinstance(other, Doomed)
+        other.stores = stores
     try:
         network.start()
         network.world.run(STORM_MS, lambda: False)
@@ -96,6 +115,20 @@ def test_death_at_every_write_and_send_breaks_nothing(adversary: str, tail: str,
     assert boundaries >= 30
     broken = [die_at(place, tail, adversary, 0, everybody=everybody) for place in range(1, boundaries + 1)]
     assert [text for text in broken if text] == []
+
+
+@pytest.mark.parametrize("everybody", [False, True])
+def test_the_log_alone_carries_validators_over_the_ends_of_epochs(everybody: bool) -> None:
+    places = range(1, count_boundaries("evil", 0) + 1)
+    broken = [die_at(place, "kept", "evil", 0, everybody=everybody, stores=False) for place in places]
+    assert [text for text in broken if text] == []
+
+
+def test_some_death_shows_what_a_log_forgets_of_a_later_epoch() -> None:
+    with EPOCH_MUTANTS["later-records-dropped"]():
+        boundaries = range(1, count_boundaries("evil", 0) + 1)
+        found = (die_at(place, "kept", "evil", 0, everybody=True, stores=False) for place in boundaries)
+        assert "framed" in next((text for text in found if text), "")
 
 
 @pytest.mark.parametrize("mutant", ["log-after-send", "null-not-recovered", "proposal-not-logged", "no-wal"])

@@ -12,19 +12,20 @@ from protocol.ordering.messages import VoteKind
 from tests.protocol.ordering.rig import make_cert
 from tests.simulation.invariants import Violation, Watch
 from tests.simulation.run import main
-from tests.simulation.schedule import ADVERSARIES, choose_byzantine, make_context, make_plan, run_schedule
+from tests.simulation.schedule import ADVERSARIES, ENDS, EPOCHS, choose_byzantine, make_context, make_plan, run_schedule
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-SCHEDULES = 300
-CHUNK = 25
+SCHEDULES = 1_000
+CHUNK = 50
 
 
 @pytest.mark.parametrize("first", range(0, SCHEDULES, CHUNK))
 def test_no_schedule_breaks_an_invariant(first: int) -> None:
     outcomes = [run_schedule(make_plan(seed)) for seed in range(first, first + CHUNK)]
     assert [(outcome.seed, outcome.text) for outcome in outcomes if outcome.violation] == []
+    assert min(outcome.epochs for outcome in outcomes) >= ENDS
 
 
 def test_the_schedules_contain_every_adversary_and_size() -> None:
@@ -34,6 +35,8 @@ def test_the_schedules_contain_every_adversary_and_size() -> None:
     assert all(3 * sum(plan.weights[index] for index in plan.byzantine) < sum(plan.weights) for plan in plans)
     assert any(plan.crashes for plan in plans)
     assert any(plan.partitions for plan in plans)
+    assert {plan.epoch_heights for plan in plans} == set(EPOCHS)
+    assert any(plan.spares and plan.restakes for plan in plans)
 
 
 @pytest.mark.parametrize("adversary", ADVERSARIES)
@@ -70,6 +73,9 @@ def test_a_run_can_be_resumed_and_ends_in_a_summary(tmp_path: Path, capsys: pyte
     assert capsys.readouterr().out.splitlines()[-1].rpartition(",")[0] == expected
     with pytest.raises(SystemExit):
         main(["--seed", "4", "--resume", str(progress)])
+    progress.write_text(progress.read_text("utf-8").replace('"code": "', '"code": "0'), "utf-8")
+    with pytest.raises(SystemExit, match="another version"):
+        main([*whole, "--resume", str(progress)])
 
 
 def test_a_run_that_finds_something_says_so(capsys: pytest.CaptureFixture[str]) -> None:

@@ -506,3 +506,11 @@ def test_a_seed_is_the_epochs_own() -> None:
     rig = make_over()
     start_next(rig)
     assert rig.state.views[3].leader == lead_next(3)
+
+
+def test_a_body_that_nobody_gives_any_more_is_caught_up_to_when_others_turn_out_to_be_in_a_later_epoch() -> None:
+    """The last FinalCert of the epoch came first; no later one of it will ever come."""
+    rig = make_rig()
+    assert count(receive(rig, END), FetchBlock) == 1
+    assert count(receive(rig, make_vote(NULL, 9, bytes(32), 1, epoch=3), 1), CatchUp) == 0
+    assert CatchUp(END) in rig.pass_time(DEVNET.resend_interval_ms)
