@@ -40,11 +40,11 @@ def compute_class_id(declared: ComputeClass) -> bytes:
 
 
 def describe_hardware(device: torch.device) -> str:
-    """The hardware family: a CPU's widest instruction set that torch uses, or a GPU's compute capability."""
+    """The hardware family: any CPU, or a GPU's compute capability. CPUs' instruction sets differ in the last bits only."""
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
         return f"cuda-{major}.{minor}"
-    return f"cpu-{torch.backends.cpu.get_cpu_capability().lower()}"
+    return "cpu"
 
 
 def name_dtype(dtype: torch.dtype) -> str:
