@@ -9,8 +9,18 @@ import trio
 from msgspec.structs import replace
 
 from node.disk import StorageFailure
-from node.wire import FrameKind, decode_frame
-from protocol.ledger.queries import get_onion
+from node.join import JoinMode
+from node.wire import (
+    CHAIN_CODEC,
+    FETCH_REQUEST_CODEC,
+    BlockRange,
+    Chain,
+    FetchBlocks,
+    FetchChain,
+    FrameKind,
+    decode_frame,
+)
+from protocol.codec import encode
 from protocol.ordering.messages import QUORUM_CERT_CODEC, Vote
 from protocol.params import MINIMAL, UNIT
 from protocol.transactions import Unbond
@@ -20,10 +30,11 @@ from tests.node.test_lifetimes import assert_one_voice
 from tests.protocol.builders import make_genesis
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from node.stored import BlockCommit
+    from protocol.block import Header
     from tests.node.harness import LiveNode, World
 
 QUICK = replace(MINIMAL, idle_interval_ms=100)
@@ -48,6 +59,11 @@ def list_votes(world: World, node: LiveNode, epoch: int) -> Iterator[Vote]:
 def assert_same_chain(nodes: list[LiveNode]) -> None:
     height = min(node.height for node in nodes)
     assert len({node.storage.get_block(height).hash for node in nodes}) == 1
+
+
+def list_changes(node: LiveNode) -> list[Header]:
+    """At the end of which epochs the validators changed; whose votes prove it may differ from node to node."""
+    return [STEP_CODEC.decode(step).header for step in node.storage.get_steps(0, 2**20)]
 
 
 async def wait_epoch(nodes: list[LiveNode], epoch: int) -> None:
@@ -184,12 +200,96 @@ async def test_a_node_three_epochs_behind_comes_back_through_every_change_of_the
         world.hub.sent.clear()
         await wait_epoch(world.nodes, newcomer.epoch + 1)
         assert list(list_votes(world, behind, behind.epoch - 1))
-        assert behind.storage.get_steps(0, 2**20) == newcomer.storage.get_steps(0, 2**20) != ()
+        assert list_changes(behind) == list_changes(newcomer) != []
         assert_same_chain(world.nodes)
 
 
-async def test_a_validator_renews_its_onion_across_epochs(homes: Path, autojump_clock: object) -> None:
+def flip_signature(answer: Chain) -> Chain:
+    step = answer.steps[0]
+    signatures = step.final_cert.signatures
+    wrong = bytes(signatures[0][:-1]) + bytes((signatures[0][-1] ^ 1,))
+    cert = replace(step.final_cert, signatures=(wrong, *signatures[1:]))
+    return Chain((replace(step, final_cert=cert), *answer.steps[1:]))
+
+
+def add_weight(answer: Chain) -> Chain:
+    step = answer.steps[0]
+    first = step.validators.members[0]
+    heavier = replace(
+        step.validators, members=(replace(first, weight=first.weight * 100), *step.validators.members[1:])
+    )
+    return Chain((replace(step, validators=heavier), *answer.steps[1:]))
+
+
+STEP_LIES: dict[str, Callable[[Chain], Chain]] = {
+    "a wrong signature": flip_signature,
+    "another validator set": add_weight,
+    "no steps": lambda _: Chain(()),
+    "the last step alone": lambda answer: Chain(answer.steps[-1:]),
+}
+
+
+async def test_a_joiner_follows_every_change_of_the_validators_to_its_snapshot_and_liars_are_charged(
+    homes: Path, autojump_clock: object
+) -> None:
+    async with open_world(homes, 6, make_six(), running=5) as world:
+        joiner, liar, newcomer = world.nodes[5], world.nodes[0], world.nodes[4]
+        running = world.nodes[:5]
+        await world.wait_height(2, running)
+        await newcomer.become_validator()
+        await wait_epoch(running, newcomer.epoch + 3)
+        await newcomer.send(Unbond, 100 * UNIT)
+        await wait_epoch(running, newcomer.epoch + 4)
+        changes = list_changes(liar)
+        assert len(changes) == 2
+        honest = world.hub.ports[liar.id].handler
+        joiner.join = JoinMode.ALWAYS
+        for name, wrong in STEP_LIES.items():
+
+            async def answer(asker: bytes, encoded: bytes, wrong: Callable[[Chain], Chain] = wrong) -> bytes:
+                truth = await honest(asker, encoded)
+                request = FETCH_REQUEST_CODEC.decode(encoded)
+                is_asked = isinstance(request, FetchChain) and request.from_epoch == 0
+                return encode(wrong(CHAIN_CODEC.decode(truth))) if is_asked else truth
+
+            world.hub.ports[liar.id].handler = answer
+            joiner.home, joiner.log = homes / name, type(joiner.log)()
+            await world.start(joiner)
+            await joiner.wait_height(liar.height + 2)
+            assert joiner.storage.base_height > 2 * PERIOD
+            assert list_changes(joiner) == changes
+            assert set(joiner.count_charges()) <= {liar.id.hex()}, name
+            assert_same_chain([joiner, liar])
+            await joiner.stop()
+        assert joiner.list_events("snapshot_joined")
+
+
+def make_six():
+    """As `make_five`, and a sixth node that only follows."""
+    return make_genesis(NAMES, accounts=("asker", "v4", "v5"), params=QUICK)
+
+
+async def test_a_range_that_goes_on_behind_a_boundary_is_charged(homes: Path, autojump_clock: object) -> None:
     async with open_world(homes, 4, make_genesis(NAMES, params=QUICK)) as world:
-        await world.wait_height(PERIOD + 1)
-        onion = get_onion(world.nodes[0].ledger, world.nodes[0].id)
-        assert onion is not None and onion.slots > 0
+        behind, liar = world.nodes[3], world.nodes[0]
+        await world.wait_height(2)
+        await behind.stop()
+        await world.wait_height(3 * PERIOD, world.nodes[:3])
+        honest = world.hub.ports[liar.id].handler
+
+        async def answer(asker: bytes, encoded: bytes) -> bytes:
+            request = FETCH_REQUEST_CODEC.decode(encoded)
+            if not isinstance(request, FetchBlocks):
+                return await honest(asker, encoded)
+            stored = liar.storage.get_range(request.start, request.start + PERIOD + 2, 2**20)
+            cert = next(block.certificate for block in reversed(stored) if block.certificate is not None)
+            last = next(index for index, block in enumerate(stored) if block.certificate == cert)
+            blocks = tuple(block.decode() for block in stored[: last + 1])
+            return encode(BlockRange(blocks, (), QUORUM_CERT_CODEC.decode(cert)))
+
+        world.hub.ports[liar.id].handler = answer
+        await world.start(behind)
+        await world.wait_height(4 * PERIOD)
+        assert set(behind.count_charges()) <= {liar.id.hex()}
+        assert "out_of_range" in behind.count_charges().get(liar.id.hex(), [])
+        assert_same_chain(world.nodes)
