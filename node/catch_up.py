@@ -11,7 +11,7 @@ becomes final here while peers say that they are in a later epoch. A claim that 
 """
 
 from collections.abc import Iterator, Mapping
-from itertools import chain
+from itertools import chain, islice
 from typing import Final
 
 from node.chain import Chain, FinalizedBlock
@@ -27,6 +27,8 @@ from protocol.errors import InvalidBlock, InvalidMessage
 from protocol.ordering import events
 from protocol.ordering.messages import QuorumCert
 from protocol.units import Height, Milliseconds, NodeId
+
+MOST_ASKED: Final = 3  # the one whose turn it is, and who is asked beside it where it is slow
 
 
 class CatchUp:
@@ -47,7 +49,7 @@ class CatchUp:
         self._network: Final = network
         self._telemetry: Final = telemetry
         self._join: Final = join
-        self._asked: NodeId | None = None
+        self._asked: tuple[NodeId, ...] = ()
         self._tried: set[NodeId] = set()  # in this round
         self._failed: set[NodeId] = set()
         self._lacking: set[NodeId] = set()  # joined too late to have the next block
@@ -84,7 +86,7 @@ class CatchUp:
 
     def retry(self) -> None:
         """Ask again where nobody could be asked; all who failed get another chance."""
-        if self.is_running and self._asked is None and not self._join.is_running:
+        if self.is_running and not self._asked and not self._join.is_running:
             self._failed.clear()
             self._lacking.clear()
             self._join.retry()
@@ -95,11 +97,15 @@ class CatchUp:
         if isinstance(event, SnapshotFetched | SnapshotMissing):
             self._take_snapshot(event)
             return
-        self._asked = None
+        asked, self._asked = self._asked, ()
         if not self.is_running:
             return
-        if isinstance(event, FetchFailed) or not self._apply(event.peer, event.range):
-            self._failed.add(event.peer)
+        if isinstance(event, FetchFailed):
+            self._failed.update(event.peers)
+        else:
+            self._failed.update(asked[: asked.index(event.peer)])  # who had nothing, or was too slow to wait for
+            if not self._apply(event.peer, event.range):
+                self._failed.add(event.peer)
         self._ask()
 
     def take_finalized(self) -> tuple[FinalizedBlock, ...]:
@@ -118,20 +124,20 @@ class CatchUp:
         return frozenset(peer for peer, (_, status) in self._statuses.items() if status.epoch > epoch)
 
     def _ask(self) -> None:
-        if not self.is_running or self._asked is not None or self._join.is_running:
+        if not self.is_running or self._asked or self._join.is_running:
             return
         height = self._chain.final.header.height
         if self._join.is_due(height, is_stranded=False):
             self._join.start(height, is_stranded=False)
             return
-        peer = next(self._list_next(), None)
-        if peer is None and self._tried:
+        peers = tuple(islice(self._list_next(), MOST_ASKED))
+        if not peers and self._tried:
             self._tried.clear()
-            peer = next(self._list_next(), None)
-        if peer is not None:
-            self._asked = peer
-            self._tried.add(peer)
-            self._errands.fetch_range(height + 1, peer)
+            peers = tuple(islice(self._list_next(), MOST_ASKED))
+        if peers:
+            self._asked = peers
+            self._tried.add(peers[0])
+            self._errands.fetch_range(height + 1, peers)
         elif self._lacking and self._join.is_due(height, is_stranded=True):
             self._join.start(height, is_stranded=True)
         elif self.target is None:

@@ -29,6 +29,7 @@ from node.wire import (
     OUTPUT_CHUNK_BYTES,
     OUTPUT_CHUNK_CODEC,
     RECOLLECTION_CODEC,
+    BlockRange,
     FetchAddresses,
     FetchBlocks,
     FetchBody,
@@ -49,6 +50,9 @@ R = TypeVar("R")
 FETCH_TIMEOUT_S: Final = 5.0
 ERRAND_TIMEOUT_S: Final = 15.0  # rule R9 asks again: what takes longer only keeps the next one from starting
 PATIENCE_S: Final = 0.5  # before another peer is asked beside one that has not answered
+RANGE_PATIENCE_S: Final = (
+    1.5  # likewise, for what is larger: three at once are as much as helps a node that is behind for being slow
+)
 MAX_ERRANDS: Final = 64  # more at once would only wait for each other
 MAX_ENCODED_OUTPUT_BYTES: Final = 2 * MAX_OUTPUT_BYTES
 
@@ -88,9 +92,9 @@ class Errands:
         """Ask a peer where validators listen; an AddressesFetched follows if it says."""
         self._start(("addresses", peer), partial(self._fetch_addresses, peer))
 
-    def fetch_range(self, start: Height, peer: NodeId) -> None:
-        """Get finalized blocks; a RangeFetched or a FetchFailed follows."""
-        self._nursery.start_soon(self._fetch_range, start, peer)
+    def fetch_range(self, start: Height, peers: tuple[NodeId, ...]) -> None:
+        """Get finalized blocks from the first of these peers, or from the next where it keeps silent; a RangeFetched or a FetchFailed follows."""
+        self._nursery.start_soon(self._fetch_range, start, peers)
 
     async def fetch_output(self, output_hash: Hash, holders: Sequence[NodeId]) -> Output | None:
         """An output from the first holder that serves one of this hash, or None."""
@@ -130,7 +134,11 @@ class Errands:
         return await self._network.request(peer, encode(request), FETCH_TIMEOUT_S)
 
     async def ask_in_turn(
-        self, peers: Sequence[NodeId], request: FetchRequest, judge: Callable[[bytes], R | None]
+        self,
+        peers: Sequence[NodeId],
+        request: FetchRequest,
+        judge: Callable[[bytes], R | None],
+        patience_s: float = PATIENCE_S,
     ) -> tuple[NodeId, R] | None:
         """The first answer that `judge` takes, and whose it is."""
         found: list[tuple[NodeId, R]] = []
@@ -152,7 +160,7 @@ class Errands:
             for peer in peers:
                 done = trio.Event()
                 nursery.start_soon(ask_one, peer, done)
-                with trio.move_on_after(PATIENCE_S):
+                with trio.move_on_after(patience_s):
                     await done.wait()
         return found[0] if found else None
 
@@ -177,16 +185,9 @@ class Errands:
             if found is not None:
                 await self._events.send(CertsFetched(*found))
 
-    async def _fetch_range(self, start: Height, peer: NodeId) -> None:
-        try:
-            answer = BLOCK_RANGE_CODEC.decode(await self.ask(peer, FetchBlocks(start)))
-        except FetchError as error:
-            await self._events.send(FetchFailed(peer, str(error)))
-        except InvalidMessage as error:
-            self.charge(peer, error.reason.value, str(error))
-            await self._events.send(FetchFailed(peer, str(error)))
-        else:
-            await self._events.send(RangeFetched(peer, answer))
+    async def _fetch_range(self, start: Height, peers: tuple[NodeId, ...]) -> None:
+        found = await self.ask_in_turn(peers, FetchBlocks(start), partial(_judge_range, start), RANGE_PATIENCE_S)
+        await self._events.send(FetchFailed(peers) if found is None else RangeFetched(*found))
 
     async def _fetch_chunks(self, output_hash: Hash, holder: NodeId) -> bytes:
         """An output's bytes; none where the holder does not hold it. Every chunk but the last is whole, so few requests do."""
@@ -206,6 +207,13 @@ class Errands:
                 )
             gathered += answer.chunk
         return gathered
+
+
+def _judge_range(start: Height, encoded: bytes) -> BlockRange | None:
+    """Blocks, or that the peer joined too late to have them; None where it has no more than this node. Raises: InvalidMessage."""
+    answer = BLOCK_RANGE_CODEC.decode(encoded)
+    is_nothing = not answer.blocks and answer.final_cert is None
+    return None if is_nothing and answer.base_height <= start else answer
 
 
 def _judge_body(block_hash: Hash, encoded: bytes) -> Block | None:

@@ -75,10 +75,9 @@ class RangeFetched:
 
 @dataclass(frozen=True, slots=True)
 class FetchFailed:
-    """A peer gave no usable range."""
+    """None of these peers gave a usable range."""
 
-    peer: NodeId
-    reason: str
+    peers: tuple[NodeId, ...]
 
 
 @dataclass(frozen=True, slots=True)
