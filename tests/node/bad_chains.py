@@ -12,6 +12,8 @@ from msgspec.structs import replace
 from node.genesis_file import write_genesis
 from node.home import Home, store_api_address
 from node.storage import BlockCommit, encode_stored_block, open_storage
+from node.vote_log import VoteLog
+from node.wal import open_wal
 from protocol.block import compute_header_hash
 from protocol.codec import encode
 from protocol.genesis import compute_chain_id
@@ -147,3 +149,24 @@ def check_damaged(world: World) -> Outcome:
         connection.execute("UPDATE blocks SET body = ? WHERE height = 2", (changed,))
     connection.close()
     return world.fail("ledger", "check", "--home", home.root)
+
+
+def import_lower_bound(world: World) -> Outcome:
+    """What a home says that has signed further than a file knows."""
+    home = Home(world.make_home())
+    opened = open_wal(home.votes, compute_chain_id(make_genesis()))
+    VoteLog(opened.wal, opened.records).raise_watermark((3, 70))
+    opened.wal.close()
+    file = world.place / "protection.json"
+    assert world.run("ledger", "export-protection", "--out", file, "--home", home.root)[0] == 0
+    file.write_text(file.read_text("utf-8").replace("70", "69"), "utf-8")
+    return world.fail("ledger", "import-protection", file, "--home", home.root)
+
+
+def export_lost_votes(world: World) -> Outcome:
+    """What a home says whose vote log knows that it lacks votes."""
+    home = Home(world.make_home())
+    opened = open_wal(home.votes, compute_chain_id(make_genesis()))
+    VoteLog(opened.wal, opened.records).permit(None)
+    opened.wal.close()
+    return world.fail("ledger", "export-protection", "--out", world.place / "protection.json", "--home", home.root)

@@ -31,7 +31,9 @@ from tests.node.bad_chains import (
     ask_for_lost_text,
     bond_after_conviction,
     check_damaged,
+    export_lost_votes,
     fetch_lost_text,
+    import_lower_bound,
     make_busy,
     send_transaction,
     submit_again,
@@ -319,6 +321,8 @@ CASES: dict[str, Callable[[World], Outcome]] = {
     "transfer of no amount": lambda w: transfer(w, units="0.0000001"),
     "no chain to check": lambda w: w.fail("ledger", "check", "--home", w.make_home()),
     "damaged chain": check_damaged,
+    "bound of signatures that is lower than the home's": import_lower_bound,
+    "bound of signatures of a home that lost votes": export_lost_votes,
     # a certificate
     "no such certificate": lambda w: w.fail("verify", w.place / "none.qrc", "--genesis", w.place / "none.json"),
     "certificate truncated": lambda w: certificate(w, lambda content: content[:-100]),
