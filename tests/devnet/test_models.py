@@ -17,7 +17,7 @@ from verifier.generate import generate
 from verifier.llama import Llama
 from verifier.model import Model, load_model
 
-SHIPPED = ("arith-s", "arith-xs", "code-2m")
+SHIPPED = ("arith-s", "arith-xs", "code-2m", "code-400k")
 
 
 class Question(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
