@@ -50,7 +50,7 @@ from verifier.digests.images import Pixels
 from verifier.llama import Attention
 from verifier.model import DTYPES, get_device
 from verifier.noise import Latents
-from verifier.pictures import MAX_FACTOR, enlarge
+from verifier.pictures import MAX_FACTOR, MAX_LEVELS, enlarge, round_levels
 from verifier.tokens import TextTokenizer, encode_prompt, load_tokenizer
 from verifier.weights import load_weights
 
@@ -112,6 +112,7 @@ class DitFields(msgspec.Struct, frozen=True):
     num_attention_heads: Annotated[int, Meta(ge=1, le=1024)]
     wave_size: Annotated[int, Meta(ge=2, le=4096)]
     upscale: Annotated[int, Meta(ge=1, le=MAX_FACTOR)]
+    levels: Annotated[int, Meta(ge=2, le=MAX_LEVELS)] = MAX_LEVELS
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +123,7 @@ class DitEngine:
     tokenizer: TextTokenizer
     context: int
     upscale: int
+    levels: int
 
     @property
     def latent_shape(self) -> Shape:
@@ -151,7 +153,7 @@ class DitEngine:
             return dit.compute_velocity(self.model, rows, at, prompts).float().cpu().numpy()
 
     def decode(self, latents: Latents) -> Pixels:
-        return enlarge(latents, self.upscale)
+        return enlarge(round_levels(latents, self.levels), self.upscale)
 
 
 def load_image_model(
@@ -229,7 +231,7 @@ def load_dit_engine(
             f"{directory}: expected prompts of one token (a context of 2) out of {fields.vocab_size}, "
             f"got a context of {card.context_tokens}, {card.vocabulary} on the card, {tokenizer.size} in the tokenizer"
         )
-    return DitEngine(dit.Dit(config, weights, attention), tokenizer, card.context_tokens, fields.upscale)
+    return DitEngine(dit.Dit(config, weights, attention), tokenizer, card.context_tokens, fields.upscale, fields.levels)
 
 
 def widen_image_engine(engine: DitEngine) -> DitEngine:

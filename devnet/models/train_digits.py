@@ -42,6 +42,7 @@ FIRST_BETA: Final = 1e-4
 LAST_BETA: Final = 0.02
 STEPS: Final = 25
 UPSCALE: Final = 8
+LEVELS: Final = 17  # of the written digits
 ETA_PPM: Final = 1_000_000  # with noise bound to every step, a run of fewer steps ends in another picture
 BATCH_ROWS: Final = 128
 WARM_UP_STEPS: Final = 200
@@ -213,6 +214,7 @@ def describe_config(config: DitConfig) -> dict[str, object]:
         "num_attention_heads": config.heads,
         "wave_size": config.wave_width,
         "upscale": UPSCALE,
+        "levels": LEVELS,
     }
 
 

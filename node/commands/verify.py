@@ -1,5 +1,6 @@
 """`quorate verify`: whether a certificate proves its answer, offline, with nothing but the genesis."""
 
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -31,6 +32,7 @@ class VerifyResult(msgspec.Struct, frozen=True):
     valid: bool
     decision: str | None = None
     text: str | None = None
+    picture_sha256: str | None = None  # of the pixels
     job: str | None = None
     recomputed: tuple[str, ...] = ()
     attested: tuple[str, ...] = ()
@@ -40,6 +42,9 @@ class VerifyResult(msgspec.Struct, frozen=True):
 def verify(
     file: Annotated[Path, typer.Argument(metavar="FILE.qrc", help="The certificate.")],
     genesis: Annotated[Path, typer.Option("--genesis", metavar="FILE", help="The network's genesis: what is trusted.")],
+    picture: Annotated[
+        Path | None, typer.Option("--picture", metavar="FILE.png", help="Put the certified picture in a file.")
+    ] = None,
     as_json: options.Json = False,
 ) -> int:
     """Check a certificate offline.
@@ -57,7 +62,21 @@ def verify(
         checked = check_certificate(encoded, trusted)
     except InvalidCertificate as refusal:
         return _report_invalid(file, refusal, as_json=as_json)
+    if picture is not None:
+        _write_picture(picture, checked)
     return _report_valid(file, checked, as_json=as_json)
+
+
+def _write_picture(path: Path, report: "CertificateReport") -> None:
+    from node.commands.answers import write_file
+    from node.png import encode_png
+    from protocol.models import ImageOutput
+
+    if not isinstance(report.output, ImageOutput):
+        raise Fault(
+            Trouble.USAGE, "expected a certificate of a picture for --picture, got one with a text or no answer"
+        )
+    write_file(path, encode_png(report.output), "picture")
 
 
 def _read_certificate(path: Path) -> bytes:
@@ -85,13 +104,25 @@ def _report_invalid(path: Path, refusal: InvalidCertificate, *, as_json: bool) -
 
 def _report_valid(path: Path, report: "CertificateReport", *, as_json: bool) -> int:
     from protocol.jobs.agreement import Decision
+    from protocol.models import ImageOutput
 
     if as_json:
         from node.render import print_json
 
         decision = report.decision.name.lower()
         job = report.job.hex()
-        print_json(VerifyResult(True, decision, report.text, job, report.recomputed, report.attested))
+        pixels = report.output.pixels if isinstance(report.output, ImageOutput) else None
+        print_json(
+            VerifyResult(
+                valid=True,
+                decision=decision,
+                text=report.text,
+                picture_sha256=None if pixels is None else sha256(pixels).hexdigest(),
+                job=job,
+                recomputed=report.recomputed,
+                attested=report.attested,
+            )
+        )
     else:
         from node.commands.verify_tables import print_report
 

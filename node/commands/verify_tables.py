@@ -17,7 +17,7 @@ from node.render import (
 )
 from protocol.certificate import CertificateReport, MemberRow
 from protocol.jobs.settlement import SeatEnd
-from protocol.models import compute_model_id
+from protocol.models import ImageOutput, compute_model_id
 
 _ENDS: Final = {
     SeatEnd.EMPTY: "empty",
@@ -51,6 +51,8 @@ def _list_facts(path: Path, report: CertificateReport) -> list[tuple[str, str]]:
     facts.append(("question", clip(report.prompt.decode("utf-8", "replace"), 200)))
     if report.text is not None:
         facts.append(("answer", clip(report.text, 400) or "(empty)"))
+    if isinstance(report.output, ImageOutput):
+        facts.append(("answer", f"a picture of {report.output.width} x {report.output.height} (--picture FILE.png)"))
     facts += [
         ("job", report.job.hex()),
         ("model", f"{report.card.name} ({shorten(compute_model_id(report.card).hex())})"),

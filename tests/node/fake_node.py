@@ -25,7 +25,7 @@ from protocol.genesis import compute_chain_id
 from protocol.jobs.settlement import Phase
 from protocol.ledger.queries import get_account, get_job, list_jobs, list_models
 from protocol.ledger.state import check_transaction
-from protocol.models import StopReason, TextOutput, compute_model_id, compute_output_hash
+from protocol.models import ImageOutput, StopReason, TextOutput, compute_model_id, compute_output_hash
 from protocol.transactions import (
     JobRequest,
     RevealPayload,
@@ -42,15 +42,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from protocol.genesis import Genesis
-    from protocol.models import ModelCard
+    from protocol.models import ModelCard, Output
     from protocol.units import Hash, Height, JobId, Micro, ModelId, NodeId
 
 OWN = "v0"
+PICTURE = "a picture"
 NOW_MS = 1_700_000_100_000
 
 
-def make_output(text: str) -> TextOutput:
-    """What a member answered."""
+def make_output(text: str) -> Output:
+    """What a member answered: a picture where that is the answer."""
+    if text == PICTURE:
+        return ImageOutput(compute_model_id(make_card()), 2, 1, 1, b"\x00\xff")
     return TextOutput(compute_model_id(make_card()), tuple(text.encode()), text, StopReason.END)
 
 
@@ -185,8 +188,8 @@ class FakeNode:
             self.job_answers[job] = said
         return self.job_answers[job]
 
-    def _outputs(self) -> list[TextOutput]:
-        return [make_output(text) for text in ("81", "80", "79", "78", "77") if text not in self.lost]
+    def _outputs(self) -> list[Output]:
+        return [make_output(text) for text in ("81", "80", "79", "78", "77", PICTURE) if text not in self.lost]
 
     def get_block(self, height: Height) -> tuple[bytes, Hash] | None:
         for block in self.chain.blocks:
@@ -197,7 +200,7 @@ class FakeNode:
     def find_transaction(self, transaction: Hash) -> Height | None:
         return self.known.get(transaction)
 
-    async def fetch_output(self, output_hash: Hash, holders: tuple[NodeId, ...]) -> TextOutput:
+    async def fetch_output(self, output_hash: Hash, holders: tuple[NodeId, ...]) -> Output:
         for output in self._outputs():
             if compute_output_hash(output) == output_hash:
                 return output

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from verifier.noise import ONE
-from verifier.pictures import enlarge
+from verifier.pictures import enlarge, round_levels
 
 
 def test_levels_go_from_black_to_white_and_are_cut_off_beyond() -> None:
@@ -28,6 +28,21 @@ def test_an_edge_stays_where_it_is_and_becomes_smooth() -> None:
     assert row[:24].max() == 0 and row[40:].min() == 255
     assert row[31] < 128 <= row[32] and row[31] + row[32] == 255
     assert 0 < row[30] < row[33] < 255
+
+
+def test_levels_are_even_and_reach_both_ends() -> None:
+    ramp = np.linspace(-1.5, 1.5, 3001) * ONE
+    rounded = round_levels(ramp.astype(np.int32), 17)
+    assert sorted(set(rounded.tolist())) == [step * ONE // 8 for step in range(-8, 9)]
+    inside = np.abs(ramp) <= ONE
+    assert np.abs(rounded[inside] - ramp[inside]).max() <= ONE // 16 + 1
+    assert round_levels(rounded, 17).tolist() == rounded.tolist()
+
+
+@pytest.mark.parametrize("levels", [2, 3, 255, 256])
+def test_any_number_of_levels_is_symmetric(levels: int) -> None:
+    values = np.array([-2 * ONE, -ONE, ONE, 2 * ONE], dtype=np.int32)
+    assert round_levels(values, levels).tolist() == [-ONE, -ONE, ONE, ONE]
 
 
 def test_rows_and_columns_are_treated_alike() -> None:
