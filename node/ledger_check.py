@@ -18,16 +18,15 @@ from node.proofs import check_chunk
 from node.storage import Storage
 from node.stored import StoredBlock
 from protocol.block import Block, Header, compute_header_hash
-from protocol.crypto import is_signature_valid
 from protocol.errors import InvalidBlock, InvalidMessage, Rejection
 from protocol.genesis import Genesis, compute_chain_id
 from protocol.ledger.draft import Ledger
-from protocol.ledger.epochs import get_epoch_terms
 from protocol.ledger.foreign import ledger_from_snapshot
 from protocol.ledger.state import check_block, create_genesis
-from protocol.ordering.messages import QUORUM_CERT_CODEC, VoteKind
-from protocol.ordering.votes import check_quorum_cert
-from protocol.units import ChainId, Hash, Height
+from protocol.ordering.messages import QUORUM_CERT_CODEC
+from protocol.params import compute_boundary
+from protocol.trust import STEP_CODEC, Trust, check_final, find_validators, trust_genesis, walk_steps
+from protocol.units import MAX_UINT, ChainId, Hash, Height
 
 _BATCH: Final = 64
 _BATCH_BYTES: Final = 4 * 1024 * 1024
@@ -96,15 +95,16 @@ def _check_blocks(storage: Storage, genesis: Genesis) -> Iterator[Checked]:
     final, base = storage.get_final(), storage.base_height
     if final is None:
         raise _damage(0, "there is not even a genesis")
-    state = _find_first_state(storage, genesis)
+    state, trust = _find_first_state(storage, genesis), _load_trust(storage, genesis)
     state_from, chain_id = state.header.height, state.ledger.constants.chain_id
     previous = state if base == 1 else None
     known: Executed | None = previous
     proven = certificates = 0
     for stored in _list_blocks(storage, base, final.height):
         block, block_hash = _check_link(stored, chain_id, previous)
+        _check_boundary(stored, block.header, trust)
         if stored.certificate is not None:
-            _check_cert(stored, (known or state).ledger)
+            _check_cert(stored, block.header, trust)
             proven, certificates = stored.height, certificates + 1
         if block_hash == state.hash:
             known = state
@@ -175,13 +175,32 @@ def _check_link(stored: StoredBlock, chain: ChainId, previous: Executed | None) 
     return block, stored.hash
 
 
-def _check_cert(stored: StoredBlock, ledger: Ledger) -> None:
+def _load_trust(storage: Storage, genesis: Genesis) -> Trust:
+    """Who votes in which epoch, by every change of the validator set that is kept here, from the genesis on."""
+    try:
+        steps = [STEP_CODEC.decode(step) for step in storage.get_steps(0, MAX_UINT)]
+        return walk_steps(trust_genesis(genesis), steps)
+    except InvalidMessage as error:
+        raise _damage(0, f"the changes of its validator set prove nothing: {error}") from error
+
+
+def _check_boundary(stored: StoredBlock, header: Header, trust: Trust) -> None:
+    """An epoch's last block has a FinalCert of its own, and the set that follows it is kept."""
+    if header.height != compute_boundary(trust.params, header.epoch):
+        return
+    if stored.certificate is None:
+        raise _damage(stored.height, f"the last block of epoch {header.epoch} has no FinalCert")
+    try:
+        find_validators(trust, header.epoch + 1, header.next_valset_hash)
+    except InvalidMessage as error:
+        raise _damage(stored.height, f"the validator set that follows is not kept: {error}") from error
+
+
+def _check_cert(stored: StoredBlock, header: Header, trust: Trust) -> None:
     try:
         cert = QUORUM_CERT_CODEC.decode(stored.certificate or b"")
-        if cert.kind is not VoteKind.FINAL or cert.block_hash != stored.hash:
-            raise _damage(stored.height, "its FinalCert is another block's")
-        validators = get_epoch_terms(ledger).validators
-        check_quorum_cert(cert, ledger.constants.chain_id, stored.epoch, validators, is_signature_valid)
+        validators = find_validators(trust, header.epoch, header.valset_hash)
+        check_final(trust, header, cert, validators, f"block {header.height}")
     except InvalidMessage as error:
         raise _damage(stored.height, f"its FinalCert proves nothing: {error}") from error
 

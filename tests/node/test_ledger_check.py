@@ -17,7 +17,8 @@ from node.faults import Exit
 from node.genesis_file import write_genesis
 from node.home import Home, create_home
 from node.join import JoinMode
-from protocol.params import MINIMAL
+from protocol.params import MINIMAL, UNIT
+from protocol.transactions import Bond
 from tests.node.harness import open_world
 from tests.protocol.builders import make_genesis, make_request
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 GENESIS = make_genesis(("v0", "v1", "v2", "v3"), params=replace(MINIMAL, idle_interval_ms=100))
 SETTLED, JOINED = "v0", "v3"
+PERIOD = MINIMAL.epoch_heights
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +42,11 @@ def grown(tmp_path_factory: pytest.TempPathFactory) -> Path:
             asker = world.nodes[0]
             job, _ = await asker.service.submit_job(make_request(commit_ms=2_000), None)
             await asker.wait_settled(job)
-            await asker.wait_height(asker.height + 10)
+            await asker.send(Bond, 50 * UNIT)
+            await asker.wait_height(asker.height + 3 * PERIOD)
             await join(world)
+            await asker.send(Bond, 50 * UNIT)  # so that validators change both before and after it
+            await world.wait_height(asker.height + 4 * PERIOD + 3)
 
     trio.run(grow, clock=trio.testing.MockClock(autojump_threshold=0))
     return path
@@ -51,7 +56,7 @@ async def join(world: World) -> None:
     newcomer = world.nodes[-1]
     newcomer.join = JoinMode.ALWAYS
     await world.start(newcomer)
-    await newcomer.wait_height(world.nodes[0].height + 6)
+    await newcomer.wait_height(world.nodes[0].height + 3)
     assert newcomer.parts.chain.base_height > 1
 
 
@@ -98,7 +103,7 @@ def test_a_whole_chain_is_whole(home: Home, capsys: pytest.CaptureFixture[str]) 
     final, base = (read(home, f"SELECT {what}(height) FROM blocks") for what in ("max", "min"))
     assert code == Exit.OK
     assert (found["height"], found["base_height"], found["proven_height"]) == (final, base, final)
-    assert found["state_from"] == (0 if base == 1 else base)
+    assert found["state_from"] == (0 if base == 1 else read(home, "SELECT min(height) FROM snapshots"))
     assert run_command(["ledger", "check", "--home", str(home.root)]) == Exit.OK
     assert f"heights {base} to {final}" in capsys.readouterr().out
 
@@ -114,6 +119,32 @@ def test_a_flipped_bit_in_a_block_is_found_at_its_height(
     assert code == Exit.INVALID
     assert found["error"]["reason"] == "damaged_ledger"
     assert f"height {height}:" in found["error"]["message"]
+
+
+def test_a_change_of_the_validators_that_is_missing_or_altered_is_found(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    epoch = read(home, "SELECT max(epoch) FROM chain_steps")
+    assert read(home, "SELECT count(*) FROM chain_steps") == 2
+    flip(home, "chain_steps", "step", f"epoch = {epoch}")
+    code, found = check(capsys, home)
+    assert code == Exit.INVALID and "changes of its validator set" in found["error"]["message"]
+    with sqlite3.connect(home.database) as connection:
+        connection.execute("DELETE FROM chain_steps WHERE epoch = ?", (epoch,))
+    connection.close()
+    code, found = check(capsys, home)
+    assert code == Exit.INVALID
+    assert f"height {(epoch + 1) * PERIOD}: the validator set that follows is not kept" in found["error"]["message"]
+
+
+def test_a_boundary_without_its_certificate_is_found(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    height = read(home, f"SELECT max(height) FROM blocks WHERE height % {PERIOD} = 0")
+    with sqlite3.connect(home.database) as connection:
+        connection.execute("UPDATE blocks SET certificate = NULL WHERE height = ?", (height,))
+    connection.close()
+    code, found = check(capsys, home)
+    assert code == Exit.INVALID
+    assert f"height {height}: the last block of epoch {height // PERIOD - 1} has no" in found["error"]["message"]
 
 
 def test_a_flipped_bit_in_the_state_is_found(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
