@@ -75,6 +75,6 @@ def place_of(record: Record) -> Place:
         case Vote() | QuorumCert():
             return record.epoch, record.view
         case Proposal():
-            return record.block.header.epoch, record.block.header.view
+            return record.block.header.epoch, record.view
         case Block():
             return record.header.epoch, record.header.view
