@@ -133,7 +133,8 @@ class Rig:
         self.accepts = True
         self.answers = True
         self.effects: list[Effect] = []
-        self.state: SimplexState = make_state(make_context(own, params, boundary=boundary), tip, tip_cert, self.now_ms)
+        self.first = make_context(own, params, boundary=boundary)
+        self.state: SimplexState = make_state(self.first, tip, tip_cert, self.now_ms)
         self.feed(Replayed(self.now_ms, records))
         if work:
             self.feed(WorkChanged(self.now_ms, pending=True))
@@ -158,7 +159,7 @@ class Rig:
 
     def restart(self, records: tuple[Record, ...]) -> None:
         """A crash, and a new machine on these records."""
-        self.state = make_state(self.state.context, GENESIS, None, self.now_ms)
+        self.state = make_state(self.first, GENESIS, None, self.now_ms)
         self.feed(Replayed(self.now_ms, records))
         self.feed(WorkChanged(self.now_ms, pending=True))
 
