@@ -29,10 +29,10 @@ _KEY_PURPOSE: Final = b"quorate calibration key 1"
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What to calibrate. `command`: how to say it again."""
+    """What to calibrate, on which devices, the reference first. `command`: how to say it again."""
 
     directory: Path
-    device: str
+    devices: tuple[str, ...]
     rivals: Rivalry
     is_quick: bool
     seed: int
@@ -72,15 +72,16 @@ def calibrate(wish: Wish, begin: Callable[[int], None], report: Callable[[Unit],
 
 
 def open_bench(wish: Wish, size: Size) -> Bench:
-    """The model in every class that this machine's device has, the card's own first, and the engines that audit."""
-    first = load_model(wish.directory, wish.device)
-    card = first.card.dtype
+    """The model in every class that these devices have, the card's own first, and the engines that audit."""
+    first = load_model(wish.directory, wish.devices[0])
     wide = widen_engine(get_llama_engine(first))
+    card = first.card.dtype
     models: dict[str, Model] = {}
-    for dtype in (card, *(name for name in DTYPES if name != card)):
-        for attention in Attention:
-            model = load_model(wish.directory, wish.device, dtype=dtype, attention=attention)
-            models[model.engine.compute_class.name] = model
+    for device in wish.devices:
+        for dtype in (card, *(name for name in DTYPES if name != card)):
+            for attention in Attention:
+                model = load_model(wish.directory, device, dtype=dtype, attention=attention)
+                models[model.engine.compute_class.name] = model
     auditors: dict[str, Engine] = {name: model.engine for name, model in models.items()}
     auditors[wide.compute_class.name] = wide
     coarse = frozenset(name for name, engine in auditors.items() if not engine.compute_class.is_exact)

@@ -74,7 +74,9 @@ def calibrate(
     earlier: Annotated[
         Path | None, typer.Option("--earlier", metavar="FILE", help="The difference to its earlier weights.")
     ] = None,
-    device: Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N")] = "cpu",
+    device: Annotated[
+        list[str] | None, typer.Option("--device", help="cpu, cuda or cuda:N; several are held to each other.")
+    ] = None,
     key: Annotated[
         Path | None, typer.Option("--key", metavar="FILE", help="Signs the profile. Default: a key anybody can derive.")
     ] = None,
@@ -83,7 +85,8 @@ def calibrate(
     """Run MODEL honestly and with every cheat, and write the signed tolerances and error rates that audits go by."""
     from node.commands.models_calibrate import CalibrateOptions, run_calibrate
 
-    run_calibrate(CalibrateOptions(model, quick, seed, out, smaller, earlier, device, key), as_json=as_json)
+    devices = tuple(device or ["cpu"])
+    run_calibrate(CalibrateOptions(model, quick, seed, out, smaller, earlier, devices, key), as_json=as_json)
     return Exit.OK
 
 

@@ -33,7 +33,7 @@ class CalibrateOptions:
     out: Path | None
     smaller: Path | None
     earlier: Path | None
-    device: str
+    devices: tuple[str, ...]
     key: Path | None
 
 
@@ -93,7 +93,9 @@ def _build_wish(options: CalibrateOptions) -> "Wish":
     rivals = Rivalry(options.smaller or known.smaller, options.earlier or known.earlier)
     key: SigningKey = derive_open_key(options.seed) if options.key is None else load_key(options.key, None).signing
     out = options.out or Path("calibration") / directory.absolute().name
-    return Wish(directory, options.device, rivals, options.is_quick, options.seed, out, _describe_command(options), key)
+    return Wish(
+        directory, options.devices, rivals, options.is_quick, options.seed, out, _describe_command(options), key
+    )
 
 
 def _describe_command(options: CalibrateOptions) -> str:
@@ -103,7 +105,7 @@ def _describe_command(options: CalibrateOptions) -> str:
     words += ["--seed", str(options.seed)]
     for name, value in (("--smaller", options.smaller), ("--earlier", options.earlier)):
         words += [] if value is None else [name, str(value)]
-    words += [] if options.device == "cpu" else ["--device", options.device]
+    words += [] if options.devices == ("cpu",) else [part for name in options.devices for part in ("--device", name)]
     return shlex.join(words)
 
 

@@ -28,7 +28,7 @@ SMALL = Size(jobs=3, honest_units=6, cheat_units=1, coarse_cheat_units=1, wide_e
 
 def make_wish(directory: Path, out: Path, seed: int = 1) -> Wish:
     return Wish(
-        directory, "cpu", Rivalry(None, None), True, seed, out, "quorate models calibrate", derive_open_key(seed)
+        directory, ("cpu",), Rivalry(None, None), True, seed, out, "quorate models calibrate", derive_open_key(seed)
     )
 
 
