@@ -4,16 +4,19 @@
 #   make test      all tests                    (WORKERS=0: one process; ARGS="-k name" to choose)
 #   make lint      ruff and basedpyright
 #   make simulate  N=1000 SEED=1: that many seeded schedules of the consensus simulator, resumable
+#   make fuzz      TYPE=transaction RUNS=1000000: that many mutated inputs into one decoder and what is behind it, or TYPE=all; resumable
 #   make docs      the generated reference pages, docs/configuration.md and docs/rpc.md
 #   make bench     speed and size, with the machine's description
 #   ALLOW_CUDA=1   allows the large CUDA build of torch where no CPU build can be had; PYTHON=… chooses the interpreter
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: demo devnet test lint format simulate bench docs setup setup-dev
+.PHONY: demo devnet test lint format simulate fuzz bench docs setup setup-dev
 
 N ?= 1000
 SEED ?= 1
+TYPE ?= all
+RUNS ?= 100000
 WORKERS ?= 2
 ARGS ?=
 
@@ -22,6 +25,7 @@ PY := .venv/bin/python -P
 PLACE := $(shell pwd -P | cksum | cut -d' ' -f1)
 RUN_READY := .venv/.ready-run-$(PLACE)
 DEV_READY := .venv/.ready-dev-$(PLACE)
+FUZZ_READY := .venv/.ready-fuzz-$(PLACE)
 INPUTS := pyproject.toml constraints.txt .ci/setup.sh
 
 demo: $(RUN_READY)
@@ -46,6 +50,10 @@ format: $(DEV_READY)
 simulate: $(DEV_READY)
 	@$(PY) -m tests.simulation --schedules $(N) --seed $(SEED) $(ARGS)
 
+# At low priority: a long run should not be felt. What it has done is in build/fuzz, and is gone on from.
+fuzz: $(FUZZ_READY)
+	@OMP_NUM_THREADS=1 nice -n 19 $(PY) -m tests.fuzz $(TYPE) --runs $(RUNS) --seed $(SEED) $(ARGS)
+
 docs: $(DEV_READY)
 	@$(PY) -m tests.docs
 
@@ -61,3 +69,6 @@ $(RUN_READY): $(INPUTS)
 
 $(DEV_READY): $(INPUTS)
 	@.ci/setup.sh dev $@
+
+$(FUZZ_READY): $(DEV_READY)
+	@.ci/setup.sh fuzz $@

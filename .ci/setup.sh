@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Makes .venv ready: setup.sh run|dev STAMP. Called by make, which skips it while STAMP is newer than its inputs.
+# Makes .venv ready: setup.sh run|dev|fuzz STAMP. Called by make, which skips it while STAMP is newer than its inputs.
 #
 # Every step looks at what is there, so that an interrupted set-up resumes. The one thing that cannot be looked at is a
 # package whose unpacking was cut short; .venv/.unpacking marks that time, and a venv that still bears it is made afresh.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-readonly KIND=${1:?usage: setup.sh run|dev STAMP}
-readonly STAMP=${2:?usage: setup.sh run|dev STAMP}
+readonly KIND=${1:?usage: setup.sh run|dev|fuzz STAMP}
+readonly STAMP=${2:?usage: setup.sh run|dev|fuzz STAMP}
 readonly TORCH=2.13.0
 # torch-2.13.0-cp311-manylinux_2_28_x86_64 (527 MB) and the CUDA 13.0 libraries it requires, summed in November 2026
 readonly CUDA_DOWNLOAD="about 2.7 GB (torch 0.5 GB, CUDA libraries 2.2 GB)"
