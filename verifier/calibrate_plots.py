@@ -93,6 +93,8 @@ def _draw_roc(outcome: Outcome, pair: Tolerance, path: Path, title: str) -> tupl
     scales = np.concatenate(([0.0], np.geomspace(1e-3, 1e4, 400)))
     figure, axes = _start(7, 5)
     for kind, found in ratios.items():
+        if not found.size:
+            continue  # none of a few texts was forged
         points = [((honest > scale).mean(), (found > scale).mean()) for scale in scales]
         axes.plot([x for x, _ in points], [y for _, y in points], label=f"{kind}, {(found > 1).mean():.3f} at scale 1")
     axes.set(xlabel="honest claims rejected", ylabel="claims of the cheat rejected", xlim=(-0.02, 1), ylim=(0, 1.03))
