@@ -142,6 +142,7 @@ class Libp2pNetwork(GossipPort):
     def keep(self, peer: PeerAddress) -> None:
         """Dial this peer as if it were configured."""
         check_address(peer.multiaddr)
+        self._host.protect(peer.node_id)
         known = self._peers.get(peer.node_id)
         if peer.node_id == self._node_id or (known is not None and known.address is not None):
             return
@@ -372,10 +373,11 @@ class Libp2pNetwork(GossipPort):
     # Traffic
 
     async def _admit(self, peer: Peer, bucket: TokenBucket, messages: int, size: int) -> bool:
-        delay_s = bucket.take(messages, size, trio.current_time())
+        delay_s = peer.spend(bucket, messages, size)
         if delay_s is None:
-            peer.dropped_in += messages
             await self._blame(peer, Offence.FLOOD, f"{messages} messages with {size} bytes over its rate")
+            if peer.is_flooding(self._timing.flood_limit_s) and trio.current_time() >= peer.not_before:
+                self._nursery.start_soon(self._bar, peer)
             return False
         if delay_s > 0:
             await trio.sleep(delay_s)
