@@ -373,11 +373,10 @@ class Libp2pNetwork(GossipPort):
     # Traffic
 
     async def _admit(self, peer: Peer, bucket: TokenBucket, messages: int, size: int) -> bool:
-        delay_s = peer.spend(bucket, messages, size)
+        delay_s = bucket.take(messages, size, trio.current_time())
         if delay_s is None:
+            peer.dropped_in += messages
             await self._blame(peer, Offence.FLOOD, f"{messages} messages with {size} bytes over its rate")
-            if peer.is_flooding(self._timing.flood_limit_s) and trio.current_time() >= peer.not_before:
-                self._nursery.start_soon(self._bar, peer)
             return False
         if delay_s > 0:
             await trio.sleep(delay_s)
