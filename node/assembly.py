@@ -7,6 +7,7 @@ from typing import cast
 import trio
 
 from node.acquaintances import Acquaintances
+from node.application import LedgerApp
 from node.catch_up import CatchUp
 from node.certificates import CertificateShelf
 from node.chain import Chain, open_chain
@@ -40,6 +41,8 @@ from protocol.genesis import Genesis
 from protocol.jobs.beacon import Onion
 from protocol.ledger.epochs import get_epoch_terms
 from protocol.ledger.state import create_genesis
+from protocol.ordering.engine import SIMPLEX
+from protocol.ordering.engine import Engine as OrderingEngine
 from protocol.ordering.events import Timer
 from protocol.ordering.messages import QUORUM_CERT_CODEC, QuorumCert
 from protocol.ordering.state import Tip, make_state, make_tip
@@ -59,6 +62,7 @@ class OpenDisk:
     telemetry: Telemetry
     clock: Clock
     join: JoinMode = JoinMode.AUTO
+    engine: OrderingEngine = SIMPLEX
 
     @property
     def node(self) -> NodeId:
@@ -108,19 +112,20 @@ def assemble(disk: OpenDisk, world: OpenWorld) -> Assembled:
     mempool = Mempool(disk.chain_id, disk.genesis.params)
     log, signing = _open_signing(disk)
     onions = _open_onions(disk, chain)
+    contexts = Contexts(disk.signing, signing)
     ordering = _open_ordering(
         disk,
         OrderingParts(
             chain=chain,
             log=log,
-            contexts=Contexts(disk.signing, signing),
+            contexts=contexts,
             clock=disk.clock,
             timers=timers,
             telemetry=disk.telemetry,
-            source=mempool,
             requests=errands,
             send=world.network.send,
-            reveal=onions.reveal,
+            engine=disk.engine,
+            app=LedgerApp(chain, contexts, mempool, disk.telemetry, onions.reveal, lambda: log.position, []),
         ),
     )
     postbox = Postbox(

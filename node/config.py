@@ -112,6 +112,18 @@ class StorageSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = "auto"
 
 
+class OrderingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How blocks are ordered."""
+
+    engine: Annotated[
+        Literal["simplex", "single-node"],
+        Meta(
+            description="simplex: with the other validators; single-node: this node alone, where the set has no other: half"
+            " the signatures, and it stops when the set grows."
+        ),
+    ] = "simplex"
+
+
 class TestingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Faults on purpose, for tests of a network; a node that has one says so in its log. Never for a node that holds stake."""
 
@@ -131,6 +143,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     inference: InferenceSettings = InferenceSettings()
     log: LogSettings = LogSettings()
     storage: StorageSettings = StorageSettings()
+    ordering: OrderingSettings = OrderingSettings()
     testing: TestingSettings = TestingSettings()
 
 

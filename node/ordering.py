@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Protocol, assert_never
 
+from node.application import LedgerApp
 from node.chain import Chain, FinalizedBlock
 from node.contexts import Contexts
 from node.events import Chore
@@ -16,24 +17,16 @@ from node.telemetry import Level, Telemetry
 from node.timers import Clock, Timers
 from node.vote_log import VoteLog
 from node.wire import Frame, encode_frame
-from protocol.block import MAX_BLOCK_BYTES, Block
+from protocol.block import Block
 from protocol.codec import encode
-from protocol.errors import InvalidBlock
 from protocol.evidence import Evidence
-from protocol.ledger.draft import Ledger
-from protocol.ledger.state import BuildContext, get_onion_gap
 from protocol.ordering import effects, events
-from protocol.ordering.messages import MAX_PROPOSAL_BYTES, QuorumCert
-from protocol.ordering.simplex import step
+from protocol.ordering.engine import Engine
+from protocol.ordering.messages import QuorumCert
 from protocol.ordering.state import SimplexState, make_state, make_tip
 from protocol.params import compute_boundary
 from protocol.units import MAX_UINT, Epoch, Hash, NodeId, View
 from protocol.validators import compute_leader
-
-EMPTY_BLOCK_BYTES: Final = 4 * 1024
-SIGNATURE_BYTES: Final = (
-    70  # in a certificate, with its signer and msgpack's marks; one more stands for the certificate's own fields
-)
 
 
 class Requests(Protocol):
@@ -52,19 +45,6 @@ class Requests(Protocol):
         ...
 
 
-class BlockSource(Protocol):
-    """Where a leader's transactions come from."""
-
-    def list_candidates(self, ledger: Ledger) -> list[bytes]:
-        """Encoded transactions for a block on this state, in the order they should be tried."""
-        ...
-
-    @property
-    def verified(self) -> frozenset[bytes] | set[bytes]:
-        """Encoded transactions whose signatures were checked already."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class OrderingParts:
     """What ordering works with."""
@@ -75,12 +55,10 @@ class OrderingParts:
     clock: Clock
     timers: Timers[events.Timer | Chore]
     telemetry: Telemetry
-    source: BlockSource
     requests: Requests
     send: Callable[[NodeId, bytes], bool]
-    reveal: Callable[
-        [Ledger, int], Hash | None
-    ]  # the preimage `gap` slots after this node's last; None where the onion has none left
+    engine: Engine
+    app: LedgerApp
 
 
 class Ordering:
@@ -95,7 +73,6 @@ class Ordering:
         self._queue: deque[events.Event] = deque()
         self._outbox: list[tuple[tuple[NodeId, ...], bytes]] = []
         self.led: list[QuorumCert] = []  # of blocks that this node led, final since the engine last took them
-        self._finalized: list[FinalizedBlock] = []
 
     def replay(self) -> None:
         """Start the machine on what the log holds."""
@@ -135,7 +112,7 @@ class Ordering:
         """Let the machine take an event, and every event that its effects lead to at once."""
         self._queue.append(event)
         while self._queue:
-            self.state, performed = step(self.state, self._queue.popleft())
+            self.state, performed = self._parts.engine.step(self.state, self._queue.popleft())
             for effect in performed:
                 self._perform(effect)
 
@@ -158,7 +135,8 @@ class Ordering:
             is_stored = self._parts.chain.store()
         if is_stored:
             self._forget_obsolete()
-        finalized, self._finalized = tuple(self._finalized), []
+        finalized = tuple(self._parts.app.finalized)
+        self._parts.app.finalized.clear()
         return finalized
 
     @contextmanager
@@ -184,7 +162,7 @@ class Ordering:
             case effects.Finalize(block_hashes=block_hashes, cert=cert):
                 self._finalize(block_hashes, cert)
             case effects.EndEpoch(cert=cert):
-                self._queue.append(self._start_epoch(cert))
+                self._queue.append(events.EpochStarted(self.now_ms(), self._parts.app.start_epoch(cert)))
             case effects.FetchBlock(block_hash=block_hash, peers=peers):
                 self._parts.requests.fetch_block(block_hash, peers)
             case effects.FetchCerts(epoch=epoch, views=views, peers=peers):
@@ -210,67 +188,20 @@ class Ordering:
         )  # fmt: skip
 
     def _finalize(self, block_hashes: tuple[Hash, ...], cert: QuorumCert) -> None:
-        self._finalized.extend(self._parts.chain.finalize(block_hashes, cert, self.wal_position))
+        self._parts.app.finalize(block_hashes, cert)
         context = self.state.context
         leader = compute_leader(context.validators, context.chain, context.epoch, context.seed, cert.view)
         if leader == context.own:
             self.led.append(cert)
 
-    def _start_epoch(self, cert: QuorumCert) -> events.Event:
-        """The epoch behind the boundary that is final now, with the validators whom the state names."""
-        final = self._parts.chain.final
-        context = self._parts.contexts.make(final.ledger, make_tip(final.hash, final.header), cert)
-        self._parts.telemetry.emit(
-            Level.INFO, "epoch_started", epoch=context.epoch, height=final.header.height,
-            validators=len(context.validators.members), signs=context.own is not None,
-        )  # fmt: skip
-        return events.EpochStarted(self.now_ms(), context)
-
-    def _build(self, effect: effects.BuildBlock) -> events.Event:
-        parent = self._parts.chain.get_executed(effect.parent_hash)
-        assert parent is not None, effect
-        proposer, gap, _ = get_onion_gap(parent.ledger, parent.header, effect.view)
-        reveal = self._parts.reveal(parent.ledger, gap)
+    def _build(self, request: effects.BuildBlock) -> events.Event:
+        block = self._parts.app.build(request, self.state.context, self.now_ms())
         now_ms = self.now_ms()
-        if reveal is None:
-            self._parts.telemetry.emit(Level.ERROR, "onion_exhausted", view=effect.view, gap=gap)
-            return events.BuildDeclined(now_ms, effect.view)
-        room = self._compute_room(effect)
-        if room < EMPTY_BLOCK_BYTES:
-            self._parts.telemetry.emit(
-                Level.ERROR, "justification_too_large", view=effect.view, parent=effect.parent_view
-            )
-            return events.BuildDeclined(now_ms, effect.view)
-        context = BuildContext(
-            epoch=self.state.context.epoch,
-            view=effect.view,
-            proposer=proposer,
-            time_ms=max(now_ms, effect.not_before_ms),
-            beacon_reveal=reveal,
-            candidates=self._parts.source.list_candidates(parent.ledger) if room >= MAX_BLOCK_BYTES else (),
-        )
-        built = self._parts.chain.build(effect.parent_hash, context, self._parts.source.verified)
-        return events.BlockBuilt(self.now_ms(), built.block)
-
-    def _compute_room(self, effect: effects.BuildBlock) -> int:
-        """The bytes that a proposal's justification leaves for the block: one certificate for each skipped view."""
-        certs = effect.view - effect.parent_view
-        return MAX_PROPOSAL_BYTES - certs * SIGNATURE_BYTES * (len(self.state.context.validators.members) + 1)
+        return events.BuildDeclined(now_ms, request.view) if block is None else events.BlockBuilt(now_ms, block)
 
     def _check(self, block_hash: Hash, block: Block) -> events.Event:
-        try:
-            self._parts.chain.check(block, self._parts.source.verified)
-        except InvalidBlock as error:
-            self._parts.telemetry.emit(
-                Level.WARNING,
-                "block_refused",
-                height=block.header.height,
-                view=block.header.view,
-                reason=error.reason.value,
-                text=str(error),
-            )
-            return events.BlockChecked(self.now_ms(), block_hash, valid=False)
-        return events.BlockChecked(self.now_ms(), block_hash, valid=True)
+        valid = self._parts.app.check(block)
+        return events.BlockChecked(self.now_ms(), block_hash, valid=valid)
 
     def _forget_obsolete(self) -> None:
         """Once its boundary is final, everything of an epoch is obsolete; views above it were spent on the boundary itself."""

@@ -37,7 +37,9 @@ from node.wire import MAX_FETCH_RESPONSE_BYTES, TOPIC_CERTIFICATES, TOPIC_TRANSA
 from protocol.errors import InvalidMessage
 from protocol.genesis import Genesis, compute_chain_id
 from protocol.jobs.beacon import Onion
+from protocol.ordering.engine import SIMPLEX, Engine
 from protocol.ordering.messages import QUORUM_CERT_CODEC
+from protocol.ordering.single_node import SINGLE_NODE
 from protocol.params import PROTOCOL_VERSION
 from protocol.units import ChainId
 
@@ -45,6 +47,7 @@ CHANNEL_EVENTS: Final = (
     4_096  # what may wait for the engine; a full channel slows peers and clients down, and loses nothing
 )
 PAGE_BYTES: Final = 4_096
+ENGINES: Final[Mapping[str, Engine]] = {engine.name: engine for engine in (SIMPLEX, SINGLE_NODE)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +109,7 @@ async def _run(opened: OpenHome) -> None:
         telemetry=opened.telemetry,
         clock=read_clock(config.testing.clock_skew_ms),
         join=JoinMode(config.storage.join),
+        engine=ENGINES[config.ordering.engine],
     )
     sender, inbound = trio.open_memory_channel[NodeEvent](CHANNEL_EVENTS)
     fetch_server = FetchServer(opened.storage)

@@ -27,6 +27,7 @@ from protocol.genesis import Genesis, compute_chain_id
 from protocol.ledger.epochs import get_epoch, get_validators
 from protocol.ledger.queries import JobView, get_account, get_job
 from protocol.models import StopReason, TextOutput
+from protocol.ordering.engine import SIMPLEX, Engine
 from protocol.params import UNIT
 from protocol.transactions import AccountTransaction, Bond, RenewOnion, sign_transaction
 from protocol.validators import index_of
@@ -135,6 +136,7 @@ class LiveNode:
     onion_layers: int = ONION_LAYERS
     disk: DiskCalls = SYSTEM_DISK
     join: JoinMode = JoinMode.AUTO
+    engine: Engine = SIMPLEX
     log: io.StringIO = field(default_factory=io.StringIO)
     error: BaseException | None = None
     _node: Assembled | None = None
@@ -206,6 +208,7 @@ class LiveNode:
             telemetry=Telemetry(self.log, Level.DEBUG),
             clock=TrioClock(),
             join=self.join,
+            engine=self.engine,
         )
         self._events, inbound = trio.open_memory_channel[NodeEvent](CHANNEL_EVENTS)
         server = FetchServer(storage)
