@@ -33,10 +33,9 @@ def draw_picture(model: ImageModel, prompt: str, seed: Hash, is_late: Callable[[
     """
     condition = model.engine.encode_prompt(prompt)
     try:
-        states = run_sampler(model.engine, model.transitions, condition, seed, is_late)
+        return finish_drawing(model, run_sampler(model.engine, model.transitions, condition, seed, is_late))
     except SamplingFailed as error:
         raise GenerationFailed(str(error)) from error
-    return finish_drawing(model, states)
 
 
 def measure_drawing_ms(model: ImageModel) -> int:
@@ -57,7 +56,7 @@ def _is_taken(model: ImageModel, prompt: str) -> bool:
 
 
 def finish_drawing(model: ImageModel, states: tuple[Latents, ...]) -> Drawing:
-    """The picture at the end of these states."""
+    """The picture at the end of these states. Raises: SamplingFailed where a decoder computes what is not a number."""
     pixels = model.engine.decode(states[-1])
     return Drawing(make_output(model, pixels), compute_image_digest(model.card.family, pixels), commit_states(states))
 

@@ -52,8 +52,12 @@ class OpeningRefused(Exception):
 
 def commit_states(states: Sequence[Latents]) -> Commitment:
     """The commitment to a finished run, first noise to last latents."""
-    encoded = tuple(encode_state(state) for state in states)
-    return Commitment(encoded, MerkleTree.build((_key(index), state) for index, state in enumerate(encoded)))
+    return seal_states([encode_state(state) for state in states])
+
+
+def seal_states(encoded: Sequence[bytes]) -> Commitment:
+    """The same out of states as they were kept."""
+    return Commitment(tuple(encoded), MerkleTree.build((_key(index), state) for index, state in enumerate(encoded)))
 
 
 def open_states(commitment: Commitment, indices: Iterable[int]) -> tuple[Opening, ...]:

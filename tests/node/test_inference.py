@@ -43,7 +43,7 @@ import os, sys, time, signal
 from pathlib import Path
 from protocol.codec import encode
 from protocol.digest import Digest, DigestFamily
-from protocol.models import TextOutput, StopReason, compute_model_id
+from protocol.models import ImageOutput, TextOutput, StopReason, compute_model_id
 from verifier.card import load_card
 from verifier.messages import HEADER, REQUEST_CODEC, Failed, Generated, Hello, Refused
 CARD = load_card(Path('devnet/models/arith-s'))
@@ -193,6 +193,10 @@ async def test_a_worker_that_hangs_is_killed_at_the_deadline_and_replaced(tmp_pa
         ("say(make(request, tokens=()))", "answered 0 tokens"),
         ("say(make(request, tokens=(16,)))", "answered token 16; the vocabulary has 16"),
         ("say(make(request, bits=8))", "the worker's digest is"),
+        (
+            "say(Generated(request.request_id, ImageOutput(request.model, 1, 1, 1, b'x'), make(request).digest, 5))",
+            "answered with ImageOutput, the model's family is TEXT_MINHASH256",
+        ),
     ],
 )
 async def test_a_worker_that_answers_nonsense_is_replaced_and_nothing_is_believed(answer: str, reason: str) -> None:

@@ -19,6 +19,7 @@ from verifier.trajectory import (
     list_opened,
     open_states,
     read_openings,
+    seal_states,
 )
 
 SHAPE = (1, 2, 2)
@@ -81,6 +82,10 @@ def test_openings_of_another_run_are_refused() -> None:
 
 def test_the_number_of_states_is_committed_to() -> None:
     assert commit_states(STATES[:21]).root != commit_states(STATES[:22]).root
+
+
+def test_a_run_that_was_kept_as_bytes_opens_as_before() -> None:
+    assert open_states(seal_states(COMMITMENT.states), WANTED) == OPENINGS
 
 
 def test_a_state_has_one_form_and_its_size_is_checked() -> None:

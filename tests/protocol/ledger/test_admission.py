@@ -138,6 +138,20 @@ def test_a_new_card_is_registered_served_and_asked(chain: TestChain) -> None:
     chain.submit(make_request(card))
 
 
+def test_a_picture_is_asked_for_as_its_card_draws_it(chain: TestChain) -> None:
+    chain = chain.fork()
+    card = make_card("drawer", family=DigestFamily.IMG_PDQ256)
+    chain.step(chain.sign("asker", RegisterModel(ASKER, 1, FOREVER, card)))
+    for name in ("v0", "v1", "v2"):
+        chain.step(chain.sign(name, Serve(make_key(name).public, 1, FOREVER, compute_model_id(card))))
+    chain.run(MINIMAL.epoch_heights - chain.header.height)
+    for settings in (greedy(2), GenerationSettings(SamplingKind.SAMPLE, 1, 1, 1_000_000, 1)):
+        refused = refuse(chain, "asker", Submit(ASKER, 2, FOREVER, replace(make_request(card), settings=settings)))
+        assert refused.reason is Rejection.BAD_SETTINGS
+        assert "drawer draws pictures" in str(refused)
+    chain.submit(replace(make_request(card), settings=greedy(1)))
+
+
 # --- Submit (T8 to T13, J2)
 
 BAD_REQUESTS: list[tuple[str, Callable[[JobRequest], JobRequest], Rejection, str]] = [
