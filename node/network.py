@@ -184,7 +184,8 @@ class Timing:
     """How long the network waits for what. Units: seconds"""
 
     redial_min_s: float = 0.25
-    redial_max_s: float = 30.0
+    # A partition may heal at any time, and finality is to be back in 10 s; a dial that fails costs a packet or three.
+    redial_max_s: float = 3.0
     dial_timeout_s: float = 5.0
     handshake_timeout_s: float = 5.0
     ping_interval_s: float = 3.0
