@@ -12,6 +12,7 @@ from protocol.genesis import Genesis
 from protocol.ledger.draft import Ledger
 from protocol.models import ModelCard, Output
 from protocol.transactions import JobRequest, SignedTransaction
+from protocol.trust import TrustedHeader
 from protocol.units import ChainId, Epoch, Hash, Height, JobId, Micro, ModelId, NodeId, View
 
 
@@ -118,6 +119,14 @@ class NodeApi(Protocol):
 
         Raises: CertificateUnavailable with the reason (unknown job, not settled, not yet final, pruned).
         """
+        ...
+
+    def get_steps(self, from_epoch: Epoch) -> tuple[bytes, ...]:
+        """The changes of the validator set at the end of this epoch and later ones, encoded: as many as one answer holds."""
+        ...
+
+    def get_trusted_header(self, height: Height | None) -> TrustedHeader | None:
+        """A final block's header with the validators of its epoch, the last certified one's where no height is given; None without it."""
         ...
 
     def get_card(self, model: ModelId) -> ModelCard | None:

@@ -14,13 +14,15 @@ from node.storage import Storage
 from protocol.block import Block, Header
 from protocol.certificate_build import CertificateParts, build_certificate
 from protocol.certificate_format import attach_output, decode_certificate
-from protocol.genesis import Genesis
+from protocol.genesis import Genesis, compute_validator_set
 from protocol.jobs.agreement import Decision
 from protocol.jobs.settlement import SETTLEMENT_CODEC, SeatEnd, Settlement
 from protocol.ledger.draft import Ledger
 from protocol.ledger.queries import CandidateSnapshot, get_candidates, get_job, list_models, prove_settlement
 from protocol.models import Output
+from protocol.ordering.messages import QUORUM_CERT_CODEC
 from protocol.transactions import TRANSACTION_CODEC, SignedTransaction, Submit, compute_transaction_id
+from protocol.trust import STEP_CODEC, TrustedHeader
 from protocol.units import Hash, Height, JobId, NodeId
 
 
@@ -84,6 +86,21 @@ class CertificateShelf:
         winners = [seat.holder for seat in settlement.seats if seat.end is SeatEnd.WINNING]
         holders = tuple(dict.fromkeys(node for node in winners if node is not None))
         return KeptCertificate(encoded, settlement.winner_hash, holders)
+
+    def build_trusted_header(self, height: Height | None) -> TrustedHeader | None:
+        """A final block's header with its validators, for others to trust; without a height the last one's that has votes of its own.
+
+        None where the block is not here.
+        """
+        storage = self._storage
+        stored = storage.get_last_certified_block() if height is None else storage.get_block(height)
+        if stored is None:
+            return None
+        header = stored.decode().header
+        step = storage.get_step_before(header.epoch)
+        validators = compute_validator_set(self._genesis) if step is None else STEP_CODEC.decode(step).validators
+        final_cert = None if stored.certificate is None else QUORUM_CERT_CODEC.decode(stored.certificate)
+        return TrustedHeader(header, validators, final_cert)
 
     @staticmethod
     def attach(kept: KeptCertificate, output: Output) -> bytes:

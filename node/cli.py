@@ -17,6 +17,7 @@ import typer
 from node.commands import (
     ask,
     bench,
+    chain,
     genesis,
     init,
     jobs,
@@ -50,6 +51,8 @@ _VERBS: Final = {
     "withdraw": serving.withdraw,
     "report": stake.report,
     "verify": verify.verify,
+    "chain": chain.chain,
+    "checkpoint": chain.checkpoint,
     "version": status.version,
 }
 _GROUPS: Final = {

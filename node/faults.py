@@ -69,6 +69,7 @@ class Trouble(Enum):
     UNKNOWN_BLOCK = "unknown_block"
     FEE_ABOVE_MAXIMUM = "fee_above_maximum"
     PROMPT_REFUSED = "prompt_refused"
+    STALE_TRUST = "stale_trust"
     CERTIFICATE_UNAVAILABLE = "certificate_unavailable"
     OUTPUT_UNAVAILABLE = "output_unavailable"
     # The command line
@@ -259,6 +260,12 @@ _TABLE: Final[dict[Reason, tuple[Exit, RpcCode, bool, str]]] = {
         RpcCode.UNAVAILABLE,
         True,
         "wait until the job is settled, then ask again",
+    ),
+    Trouble.STALE_TRUST: (
+        Exit.INVALID,
+        RpcCode.INTERNAL,
+        False,
+        "compare the block with a node that you trust (`quorate checkpoint`), and verify with --trusted FILE",
     ),
     Trouble.OUTPUT_UNAVAILABLE: (
         Exit.TEMPORARY,

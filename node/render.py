@@ -7,6 +7,7 @@ characters in it never reach the terminal, and no markup in it is interpreted.
 import sys
 import textwrap
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
@@ -19,6 +20,7 @@ from protocol.params import UNIT
 
 SHORT_ID: Final = 8
 _MIN_WIDTH: Final = 80
+_LAST_MS: Final = 253_402_300_800_000  # the year 10000
 
 _STYLES: Final = {
     "accepted": "bold green",
@@ -97,6 +99,13 @@ def format_duration(milliseconds: int) -> str:
         if seconds >= size:
             return f"{seconds // size} {unit} {seconds % size // below} {small}"
     return f"{seconds} s" if seconds else f"{milliseconds} ms"
+
+
+def format_time(milliseconds: int) -> str:
+    """A time since the epoch, in UTC: 2030-01-31 12:00:00 UTC; far beyond any calendar in milliseconds."""
+    if milliseconds >= _LAST_MS:
+        return f"{milliseconds:,} ms"
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def styled(text: str) -> Text:

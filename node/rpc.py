@@ -12,6 +12,14 @@ import trio
 
 from node.faults import Fault, Reason, Trouble
 from node.jsonrpc import Context, Method, Registry, describe_registry, make_method, make_registry
+from node.rpc_chain import (
+    ChainParams,
+    ChainResult,
+    CheckpointParams,
+    CheckpointResult,
+    read_chain,
+    read_checkpoint,
+)
 from node.rpc_discovery import Discovery
 from node.rpc_jobs import read_certificate, read_job, read_jobs, read_output, submit_job, wait_job
 from node.rpc_types import (
@@ -249,6 +257,17 @@ METHODS: Final[tuple[Method, ...]] = (
         "An output of a job, checked against its hash.",
         (*_JOB, Trouble.OUTPUT_UNAVAILABLE),
         read_output,
+    ),
+    make_method(
+        "chain_get", ChainParams, ChainResult, "The changes of the validator set, as a chain file.", (), read_chain
+    ),
+    make_method(
+        "checkpoint_get",
+        CheckpointParams,
+        CheckpointResult,
+        "A final block's header to be trusted, with its validators.",
+        (Trouble.UNKNOWN_BLOCK,),
+        read_checkpoint,
     ),
     make_method("account_get", AccountParams, AccountResult, "What an account owns.", (), read_account),
     make_method("block_get", BlockParams, BlockResult, "A final block.", (Trouble.UNKNOWN_BLOCK,), read_block),

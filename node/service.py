@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import trio
 
@@ -18,7 +19,10 @@ from protocol.genesis import Genesis
 from protocol.ledger.queries import get_account, list_models
 from protocol.models import OUTPUT_CODEC, ModelCard, Output, compute_model_id
 from protocol.transactions import JobRequest, SignedTransaction
-from protocol.units import Hash, Height, JobId, Micro, Milliseconds, ModelId, NodeId
+from protocol.trust import TrustedHeader
+from protocol.units import Epoch, Hash, Height, JobId, Micro, Milliseconds, ModelId, NodeId
+
+MAX_STEPS_BYTES: Final = 4 * 1024 * 1024  # of one answer: in base 64 a third of what a reply may hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +139,14 @@ class Service:
         except OutputUnavailable as error:  # members serve for two snapshot periods; the proof stays valid without it
             self.parts.telemetry.emit(Level.INFO, "output_not_attached", job=job, reason=str(error))
             return found.encoded
+
+    def get_steps(self, from_epoch: Epoch) -> tuple[bytes, ...]:
+        """The changes of the validator set at the end of this epoch and later ones, encoded: as many as one answer holds."""
+        return self.storage.get_steps(from_epoch, MAX_STEPS_BYTES)
+
+    def get_trusted_header(self, height: Height | None) -> TrustedHeader | None:
+        """A final block's header with the validators of its epoch, the last certified one's where no height is given; None without it."""
+        return self.shelf.build_trusted_header(height)
 
     def get_card(self, model: ModelId) -> ModelCard | None:
         """A registered model's card."""

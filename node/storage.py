@@ -119,10 +119,7 @@ class Storage:
         found: list[StoredBlock] = []
         taken = 0
         with self._access() as connection:
-            rows = connection.execute(
-                SELECT_BLOCK + "WHERE height BETWEEN ? AND ? ORDER BY height",
-                (first, last),
-            )
+            rows = connection.execute(SELECT_BLOCK + "WHERE height BETWEEN ? AND ? ORDER BY height", (first, last))
             for row in rows:
                 block = StoredBlock(*row)
                 taken += len(block.header) + len(block.body)
@@ -166,6 +163,10 @@ class Storage:
                 found.append(step)
             rows.close()
         return tuple(found)
+
+    def get_step_before(self, epoch: Epoch) -> bytes | None:
+        """The change that led to the validator set of an epoch; None where it is the genesis'."""
+        return self._get_bytes("SELECT step FROM chain_steps WHERE epoch < ? ORDER BY epoch DESC LIMIT 1", epoch)
 
     def add_step(self, epoch: Epoch, step: bytes) -> None:
         """Keep a change of the validator set that was proven, though the chain here has not come so far."""
@@ -307,7 +308,7 @@ class Storage:
             row = connection.execute(query, (argument,)).fetchone()
             return None if row is None else StoredBlock(*row)
 
-    def _get_bytes(self, query: str, argument: bytes) -> bytes | None:
+    def _get_bytes(self, query: str, argument: bytes | int) -> bytes | None:
         with self._access() as connection:
             row = connection.execute(query, (argument,)).fetchone()
             return None if row is None else row[0]

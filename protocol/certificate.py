@@ -18,6 +18,7 @@ from protocol.certificate_format import Certificate, Opened, Unopened, decode_ce
 from protocol.certificate_headers import refuse
 from protocol.certificate_report import (
     ATTESTED,
+    LEADER_SEED,
     ONE_OPERATOR,
     OUTPUT_RECOMPUTED,
     RECOMPUTED,
@@ -323,7 +324,12 @@ def _report(case: _Case, agreement: Agreement, candidates_stake: Micro, now_ms: 
         candidate_share_ppm=share_ppm,
         is_thin=candidates_stake * _THIN[1] < total * _THIN[0],
         recomputed=(*RECOMPUTED, *list_walked(trusted), *(() if output is None else (OUTPUT_RECOMPUTED,))),
-        attested=(*ATTESTED, *list_assumed(trusted), *((ONE_OPERATOR,) if len(case.validators.members) == 1 else ())),
+        attested=(
+            *ATTESTED,
+            *((LEADER_SEED,) if trusted.final_epoch else ()),
+            *((ONE_OPERATOR,) if len(case.validators.members) == 1 else ()),
+        ),
+        assumed=list_assumed(trusted),
         trust=trusted,
     )
 

@@ -6,17 +6,17 @@ the trusted header's is known by its hash alone. Source: rules C6, C14, C18.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from protocol.block import Header, compute_header_hash
 from protocol.certificate_format import MAX_FINAL_HEADERS, Certificate
 from protocol.certificate_headers import expand_headers, refuse
 from protocol.errors import InvalidCertificate, InvalidMessage, Rejection
-from protocol.jobs.beacon import compute_beacon
+from protocol.jobs.beacon import compute_beacon, is_mature
 from protocol.ordering.messages import QuorumCert, VoteKind
 from protocol.params import compute_epoch
-from protocol.trust import Trust, check_final, find_validators
+from protocol.trust import Trust, check_final, check_next, find_validators
 from protocol.units import Epoch, Hash, NodeId
 from protocol.validators import ValidatorSet, compute_leader
 
@@ -51,9 +51,11 @@ def find_signers(trust: Trust, header: Header) -> ValidatorSet:
 
     Raises: InvalidCertificate(MISSING_STEPS | BAD_VALIDATORS | BEFORE_TRUST).
     """
-    validators = _find(trust, header.epoch, header.valset_hash, f"its block is {header.height}")
-    if header.epoch < trust.certain_epoch:
-        _find(trust, header.epoch + 1, header.next_valset_hash, f"its block {header.height} names the next validators")
+    try:
+        validators = find_validators(trust, header.epoch, header.valset_hash)
+        check_next(trust, header)
+    except InvalidMessage as error:
+        raise _cannot_judge(error, f"its block is {header.height}") from error
     return validators
 
 
@@ -125,14 +127,9 @@ def _is_first_ripe(trust: Trust, terms: Sequence[_Terms], views: Sequence[int]) 
     for each, view in zip(terms, views, strict=True):
         index = compute_leader(each.validators, trust.chain, each.epoch, each.seed, view)
         leaders.append(each.validators.members[index].node)
-        if len(leaders) >= trust.params.beacon_max_blocks or _weighs_a_third(each.validators, set(leaders)):  # B4, B5
+        if is_mature(each.validators, leaders, trust.params.beacon_max_blocks):
             return len(leaders) == len(views)
     return False
-
-
-def _weighs_a_third(validators: ValidatorSet, nodes: Collection[NodeId]) -> bool:
-    weight = sum(member.weight for member in validators.members if member.node in nodes)
-    return 3 * weight > validators.total_weight
 
 
 def _list_terms(trust: Trust, waiting: Sequence[Header]) -> list[_Terms]:
@@ -152,7 +149,10 @@ def _find_table(trust: Trust, epoch: Epoch, valset_hash: Hash) -> ValidatorSet:
     """The set of an epoch in which a request waited. The header that names it leads to the final block; one older than the root needs no more."""
     table = trust.tables.get(valset_hash)
     if epoch >= trust.root.epoch:
-        return _find(trust, epoch, valset_hash, f"its request waited in epoch {epoch}")
+        try:
+            return find_validators(trust, epoch, valset_hash)
+        except InvalidMessage as error:
+            raise _cannot_judge(error, f"its request waited in epoch {epoch}") from error
     if table is None:
         raise InvalidCertificate(
             Rejection.BEFORE_TRUST,
@@ -162,8 +162,5 @@ def _find_table(trust: Trust, epoch: Epoch, valset_hash: Hash) -> ValidatorSet:
     return table
 
 
-def _find(trust: Trust, epoch: Epoch, valset_hash: Hash, what: str) -> ValidatorSet:
-    try:
-        return find_validators(trust, epoch, valset_hash)
-    except InvalidMessage as error:
-        raise InvalidCertificate(error.reason, f"this certificate cannot be judged: {what}, and {error}") from error
+def _cannot_judge(error: InvalidMessage, what: str) -> InvalidCertificate:
+    return InvalidCertificate(error.reason, f"this certificate cannot be judged: {what}, and {error}")

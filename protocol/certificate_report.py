@@ -34,6 +34,7 @@ ATTESTED: Final = (
     "that reveals before the beacon were the leaders' own onion layers",
     "that request, commits and reveals came in their blocks and windows",
 )
+LEADER_SEED: Final = "the seed of the epoch's leader schedule"  # of the first epoch it is the genesis'
 ONE_OPERATOR: Final = "one validator: the beacon was known to the operator"
 
 
@@ -104,6 +105,7 @@ class CertificateReport:
     is_thin: bool
     recomputed: tuple[str, ...]
     attested: tuple[str, ...]
+    assumed: tuple[str, ...]
     trust: TrustReport
 
 
@@ -145,10 +147,8 @@ def list_walked(trust: TrustReport) -> tuple[str, ...]:
 
 
 def list_assumed(trust: TrustReport) -> tuple[str, ...]:
-    """What nobody can know who trusts only this root."""
+    """What nobody can know who trusts only this root: no vote says it."""
     assumed: list[str] = []
-    if trust.final_epoch > 0:
-        assumed.append("the seed of the epoch's leader schedule")
     if trust.final_epoch > trust.certain_epoch and not trust.is_direct:
         assumed.append(f"that the validators did not change after epoch {trust.certain_epoch}: no step at hand says so")
     if trust.is_stale:

@@ -37,6 +37,11 @@ _CHAIN_CODEC: Final = Codec[ChainFile](ChainFile, MAX_CHAIN_FILE_BYTES)
 _HEADER_CODEC: Final = Codec[TrustedHeader](TrustedHeader, MAX_TRUSTED_HEADER_BYTES)
 
 
+def name_chain_file(chain: ChainId) -> str:
+    """What the file beside certificates is called: all certificates of a chain share it."""
+    return f"{chain.hex()[:12]}.qrs"
+
+
 def encode_chain_file(chain: ChainId, steps: Sequence[ChainStep]) -> bytes:
     """The file's bytes."""
     return CHAIN_MAGIC + bytes((FILE_VERSION,)) + encode(ChainFile(chain, tuple(steps)))

@@ -187,6 +187,23 @@ def find_validators(trust: Trust, epoch: Epoch, valset_hash: Hash) -> ValidatorS
     return _match(trust, trust.eras, epoch, valset_hash).validators
 
 
+def check_next(trust: Trust, header: Header) -> None:
+    """Accepts a header that names no other set for the next epoch than is certain to vote then.
+
+    Raises: InvalidMessage(BAD_VALIDATORS).
+    """
+    expected = header.next_valset_hash
+    if header.epoch == trust.root.epoch:
+        expected = trust.root.next_hash
+    elif trust.root.epoch < header.epoch < trust.certain_epoch:
+        expected = next(era for era in reversed(trust.eras) if era.epoch <= header.epoch + 1).valset_hash
+    if header.next_valset_hash != expected:
+        raise InvalidMessage(
+            Rejection.BAD_VALIDATORS,
+            f"block {header.height} names another set for epoch {header.epoch + 1} than votes then",
+        )
+
+
 def check_final(trust: Trust, header: Header, cert: QuorumCert, validators: ValidatorSet, what: str) -> None:
     """Accepts what makes exactly this block final: votes of more than two thirds of the weight.
 
@@ -287,10 +304,7 @@ def _check_change(trust: Trust, eras: Sequence[Era], step: ChainStep) -> None:
     elif compute_header_hash(header) != root.hash:
         raise InvalidMessage(Rejection.BAD_PARENT, f"{_name(step)}: it is another block than the trusted one there")
     _match(trust, eras, header.epoch, header.valset_hash)
-    if header.epoch == root.epoch and header.next_valset_hash != root.next_hash:
-        raise InvalidMessage(
-            Rejection.BAD_VALIDATORS, f"{_name(step)}: it leads to another set than the {root.kind.value} announces"
-        )
+    check_next(trust, header)
 
 
 def _match(trust: Trust, eras: Sequence[Era], epoch: Epoch, valset_hash: Hash) -> Era:

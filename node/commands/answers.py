@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from node.commands.chain_files import keep_chain
 from node.faults import Exit, Fault, Trouble
 from node.png import encode_png
 from node.render import (
@@ -63,7 +64,10 @@ class Member(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What `ask` and `jobs wait` report; text, or picture's file, and certificate are null where there is no answer to certify."""
+    """What `ask` and `jobs wait` report; text, or picture's file, and certificate are null where there is no answer to certify.
+
+    `chain` is the file of the validators' changes beside the certificate, null where there were none.
+    """
 
     job: str
     status: str
@@ -74,6 +78,7 @@ class Answer(msgspec.Struct, frozen=True):
     balance: int
     members: tuple[Member, ...]
     certificate: str | None
+    chain: str | None
     picture: str | None = None
 
 
@@ -81,8 +86,9 @@ class Answer(msgspec.Struct, frozen=True):
 class Written:
     """The files that an answer was put in."""
 
-    certificate: Path | None
-    picture: Path | None
+    certificate: Path | None = None
+    chain: Path | None = None
+    picture: Path | None = None
 
 
 def wait_settled(
@@ -145,13 +151,13 @@ def _describe(job: str, state: JobState | None) -> str:
 def deliver(client: NodeClient, state: JobState, out: Path | None, *, as_json: bool) -> int:
     """Prints a settled job, writes its certificate (and picture) where there is an answer, and says the exit code."""
     accepted = state.status == "accepted"
-    written = Written(None, None)
+    written = Written()
     certificate = b""
     winner = None
     if accepted:
         certificate = client.call("certificate_get", JobParams(state.job), CertificateResult).certificate
         winner = decode_certificate(certificate).output
-        written = _write_answer(certificate, winner, out, state.job)
+        written = _write_answer(client, certificate, winner, out, state.job)
     texts = _fetch_texts(client, state, winner)
     balance = client.call("account_get", AccountParams(state.requester), AccountResult).balance
     answer = _build_answer(state, texts, balance, written)
@@ -164,21 +170,21 @@ def deliver(client: NodeClient, state: JobState, out: Path | None, *, as_json: b
     return Exit.OK if answer.text is not None or answer.picture is not None else _tell_output_missing(state.job)
 
 
-def _write_answer(certificate: bytes, winner: Output | None, out: Path | None, job: str) -> Written:
+def _write_answer(client: NodeClient, certificate: bytes, winner: Output | None, out: Path | None, job: str) -> Written:
     """Where the certificate is, and beside it the picture, if the answer is one: --out names either, by its ending.
 
     Raises: Fault(CANNOT_WRITE | DISK_FULL).
     """
     named = out if out is not None else Path(f"{job}{CERTIFICATE_SUFFIX}")
     path = named.with_suffix(CERTIFICATE_SUFFIX) if named.suffix.lower() == PICTURE_SUFFIX else named
-    write_file(path, certificate, "certificate")
+    chain = write_certificate(client, path, certificate)
     if not isinstance(winner, ImageOutput):
         if path != named:
             print_note(f"quorate: the answer is no picture; its certificate is in {path}")
-        return Written(path, None)
+        return Written(path, chain)
     picture = named if path != named else path.with_suffix(PICTURE_SUFFIX)
     write_file(picture, encode_png(winner), "picture")
-    return Written(path, picture)
+    return Written(path, chain, picture)
 
 
 def _tell_output_missing(job: str) -> int:
@@ -213,9 +219,10 @@ def _fetch_texts(client: NodeClient, state: JobState, winner: Output | None) -> 
     return texts
 
 
-def write_certificate(path: Path, certificate: bytes) -> None:
-    """Puts the certificate in a file. Raises: Fault(CANNOT_WRITE | DISK_FULL)."""
+def write_certificate(client: NodeClient, path: Path, certificate: bytes) -> Path | None:
+    """The chain file that goes with a certificate, if any, after both are written. Raises: Fault(CANNOT_WRITE | DISK_FULL)."""
     write_file(path, certificate, "certificate")
+    return keep_chain(client, path.parent, decode_certificate(certificate).chain_id)
 
 
 def write_file(path: Path, content: bytes, what: str) -> None:
@@ -240,6 +247,7 @@ def _build_answer(state: JobState, texts: dict[str, str], balance: int, written:
         balance=balance,
         members=tuple(_view_member(seat, texts) for seat in state.seats),
         certificate=None if written.certificate is None else str(written.certificate),
+        chain=None if written.chain is None else str(written.chain),
         picture=None if written.picture is None else str(written.picture),
     )
 
@@ -264,6 +272,8 @@ def print_answer(state: JobState, answer: Answer, certificate_bytes: int) -> Non
     ]
     if answer.certificate is not None:
         facts.append(("certificate", f"{answer.certificate} ({certificate_bytes:,} bytes)"))
+    if answer.chain is not None:
+        facts.append(("chain file", f"{answer.chain}: the validators have changed; it goes with the certificate"))
     print_facts(console, facts)
     print_seats(
         state, {seat.output_hash: member.text for seat, member in zip(state.seats, answer.members, strict=True)}

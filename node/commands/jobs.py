@@ -74,8 +74,9 @@ def show_job(
     client = connect(rpc, home, token_file)
     name = find_job(client, job)
     if out is not None:
-        write_certificate(out, client.call("certificate_get", JobParams(name), CertificateResult).certificate)
-        print_note(f"certificate: {out}")
+        certificate = client.call("certificate_get", JobParams(name), CertificateResult).certificate
+        chain = write_certificate(client, out, certificate)
+        print_note(f"certificate: {out}" if chain is None else f"certificate: {out}, to be given along with {chain}")
     try:
         state = client.call("job_get", JobParams(name), JobState)
     except Fault as fault:

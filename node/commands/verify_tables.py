@@ -1,13 +1,14 @@
 """What `verify` prints for a valid certificate: the answer, its seats, what was recomputed, what is attested."""
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from node.render import (
     clip,
+    format_duration,
     format_ppb,
     format_ppm,
+    format_time,
     format_units,
     open_console,
     print_facts,
@@ -15,9 +16,10 @@ from node.render import (
     print_table,
     shorten,
 )
-from protocol.certificate import CertificateReport, MemberRow
+from protocol.certificate_report import CertificateReport, MemberRow, TrustReport
 from protocol.jobs.settlement import SeatEnd
 from protocol.models import ImageOutput, compute_model_id
+from protocol.trust import RootKind
 
 _ENDS: Final = {
     SeatEnd.EMPTY: "empty",
@@ -36,17 +38,19 @@ def print_report(path: Path, report: CertificateReport) -> None:
     rows = [_make_row(row) for row in report.members]
     columns = ("seat", "node", "output hash", "distance", "result")
     print_table(console, columns, rows, right=frozenset({"seat", "distance"}))
-    console.print("recomputed here, trusting only the genesis:", style="dim")
+    console.print(f"recomputed here, trusting only the {report.trust.root.value}:", style="dim")
     print_list(console, "✓", report.recomputed)
     console.print("attested by the quorum that signed the block:", style="dim")
     print_list(console, "·", report.attested)
+    if report.assumed:
+        console.print("not shown by anything, but taken for granted:", style="dim")
+        print_list(console, "?", report.assumed)
 
 
 def _list_facts(path: Path, report: CertificateReport) -> list[tuple[str, str]]:
     decision = report.decision.name.lower()
     inside = sum(row.inside for row in report.members)
     thin = " · a thin set" if report.is_thin else ""
-    settled = datetime.fromtimestamp(report.settle_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
     facts = [("certificate", f"{path}"), ("check", f"valid · {decision}")]
     facts.append(("question", clip(report.prompt.decode("utf-8", "replace"), 200)))
     if report.text is not None:
@@ -68,10 +72,25 @@ def _list_facts(path: Path, report: CertificateReport) -> list[tuple[str, str]]:
         ("asker", f"{shorten(report.requester.hex())} · fee {format_units(report.fee)} units"),
         (
             "settled",
-            f"height {report.settle_height:,} at {settled} UTC · signed by {format_ppm(report.final_weight_ppm)} of the stake",
+            f"height {report.settle_height:,} at {format_time(report.settle_ms)} · signed by {format_ppm(report.final_weight_ppm)} of the stake",
         ),
+        (
+            "block",
+            f"{report.trust.final_height:,} in epoch {report.trust.final_epoch:,}, {report.trust.final_hash.hex()}",
+        ),
+        ("trust", _describe_trust(report.trust)),
     ]
     return facts
+
+
+def _describe_trust(trust: TrustReport) -> str:
+    if trust.is_direct:
+        return f"{trust.root.value} of height {trust.root_height:,}: this very chain of blocks"
+    root = trust.root.value if trust.root is RootKind.GENESIS else f"{trust.root.value} of height {trust.root_height:,}"
+    changes = {0: "", 1: " · 1 change of the validators since"}.get(
+        trust.steps, f" · {trust.steps} changes of the validators since"
+    )
+    return f"{root}, {format_duration(trust.age_ms)} old{' · too old' if trust.is_stale else ''}{changes}"
 
 
 def _make_row(row: MemberRow) -> tuple[str, ...]:

@@ -35,7 +35,7 @@ from protocol.transactions import (
     compute_transaction_id,
 )
 from tests.protocol.builders import ABSTENTION, TestChain, make_card, make_key, make_payload, start_chain
-from tests.protocol.certificates import certify_settled
+from tests.protocol.certificates import certify_settled, list_steps, trust_block
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from protocol.genesis import Genesis
     from protocol.models import ModelCard, Output
+    from protocol.trust import TrustedHeader
     from protocol.units import Hash, Height, JobId, Micro, ModelId, NodeId
 
 OWN = "v0"
@@ -215,6 +216,14 @@ class FakeNode:
             why = "has not settled yet: wait for it" if known else "is not known here: check its id"
             raise CertificateUnavailable(f"job {job.hex()[:12]} {why}")
         return self.certificates[job]
+
+    def get_steps(self, from_epoch: int) -> tuple[bytes, ...]:
+        return tuple(encode(step) for step in list_steps(self.chain) if step.header.epoch >= from_epoch)[:1]
+
+    def get_trusted_header(self, height: int | None) -> TrustedHeader | None:
+        headers = {block.header.height: block.header for block in self.chain.blocks}
+        header = headers.get(self.chain.header.height if height is None else height)
+        return None if header is None else trust_block(self.chain, header)
 
     def get_card(self, model: ModelId) -> ModelCard | None:
         return list_models(self.chain.ledger).get(model)

@@ -26,6 +26,7 @@ from node.home import Home, find_home, hold_home
 from node.http_server import HttpConfig, HttpLimits
 from node.storage import open_storage
 from node.wal import open_wal
+from tests.node import bad_trust
 from tests.node.bad_chains import (
     STRANGER,
     ask_for_lost_text,
@@ -331,6 +332,7 @@ CASES: dict[str, Callable[[World], Outcome]] = {
     "certificate of another chain": certificate_of_another_chain,
     "certificate of a newer version": lambda w: certificate(w, lambda content: b"QRC\x02" + content[4:]),
     "genesis file broken": broken_genesis,
+    **bad_trust.CASES,
     # a node's start
     "directory is no home": lambda w: w.fail("run", "--home", w.place / "none"),
     "home of another chain": lambda w: run_home(w, make_foreign),

@@ -95,7 +95,8 @@ def test_ask_as_json_has_exactly_the_documented_keys(quorate, url, node) -> None
     answer = json.loads(out)
     assert code == Exit.OK
     assert list(answer) == [
-        *("job", "status", "text", "rule", "agreement_ppm", "fee", "balance", "members", "certificate")
+        *("job", "status", "text", "rule", "agreement_ppm", "fee", "balance", "members", "certificate"),
+        *("chain", "picture"),
     ]
     assert [list(member) for member in answer["members"]] == [["node", "text", "digest_distance", "inside"]] * 3
     assert [member["text"] for member in answer["members"]] == ["81", "80", "81"]
@@ -206,7 +207,9 @@ def test_verify_shows_what_was_recomputed_and_what_is_attested(quorate, certific
 def test_verify_as_json_has_exactly_the_documented_keys(quorate, certificate) -> None:
     _, out, _ = quorate("verify", certificate, "--genesis", "genesis.json", "--json")
     report = json.loads(out)
-    assert list(report) == ["valid", "decision", "text", "job", "recomputed", "attested", "fault"]
+    assert list(report) == [
+        *("valid", "decision", "text", "picture_sha256", "job", "recomputed", "attested", "assumed", "trust", "fault")
+    ]
     assert (report["valid"], report["decision"], report["text"], report["fault"]) == (True, "accepted", "81", None)
     assert report["recomputed"]
     assert report["attested"]

@@ -46,7 +46,7 @@ from protocol.transactions import (
     sign_transaction,
 )
 from protocol.units import ZERO_HASH, Hash, JobId, NodeId
-from protocol.validators import ValidatorSet
+from protocol.validators import ValidatorSet, compute_validator_set_hash
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -164,6 +164,7 @@ class TestChain:
     ledger: Ledger
     header: Header
     blocks: list[Block] = field(default_factory=list)
+    sets: dict[Hash, ValidatorSet] = field(default_factory=dict)  # every set that a header names, by its hash
 
     # --- blocks
 
@@ -197,6 +198,9 @@ class TestChain:
         self.ledger = check_block(self.ledger, self.header, block)
         self.header = block.header
         self.blocks.append(block)
+        for epoch in (get_epoch(self.ledger), get_epoch(self.ledger) + 1):
+            following = get_validators(self.ledger, epoch)
+            self.sets[compute_validator_set_hash(following)] = following
 
     def step(self, *signed: SignedTransaction, after_ms: int = 50, skip: int = 0) -> BuiltBlock:
         """Build the next block of these, which must all be valid, and go on from it."""
@@ -333,7 +337,7 @@ class TestChain:
 
     def fork(self) -> TestChain:
         """Another chain on the same tip."""
-        return TestChain(self.genesis, self.names, self.ledger, self.header, list(self.blocks))
+        return TestChain(self.genesis, self.names, self.ledger, self.header, list(self.blocks), dict(self.sets))
 
 
 def describe(signed: SignedTransaction) -> str:

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 from protocol.block import compute_header_hash
 from protocol.certificate_build import CertificateParts, build_certificate
+from protocol.chain_file import encode_chain_file
 from protocol.ledger.queries import get_candidates, prove_settlement
 from protocol.models import StopReason, TextOutput, compute_model_id, compute_output_hash
 from protocol.ordering.messages import QuorumCert, VoteKind
 from protocol.transactions import TRANSACTION_CODEC, RevealPayload, Submit, compute_transaction_id
+from protocol.trust import ChainStep, TrustedHeader, make_step
 from protocol.voting import vote_signing_bytes
 from tests.protocol.builders import TestChain, make_card, make_key, make_payload, make_request, start_chain
 
@@ -31,15 +33,35 @@ def right() -> RevealPayload:
     return RevealPayload(False, compute_output_hash(ANSWER), made.digest, made.sketch_root, made.confidence_ppm)
 
 
-def make_final(chain: TestChain, header: Header, signers: Sequence[int] | None = None) -> QuorumCert:
-    """The votes of these validators (by default of all) that make a block final."""
-    indexes = tuple(range(len(chain.genesis.validators))) if signers is None else tuple(signers)
-    block_hash = compute_header_hash(header)
-    message = vote_signing_bytes(VoteKind.FINAL, header.chain_id, header.epoch, header.view, block_hash)
-    keys = [make_key(chain.names[chain.genesis.validators[index].node]) for index in indexes]
-    return QuorumCert(
-        VoteKind.FINAL, header.epoch, header.view, block_hash, indexes, tuple(key.sign(message) for key in keys)
+def make_final(
+    chain: TestChain, header: Header, signers: Sequence[int] | None = None, view: int | None = None
+) -> QuorumCert:
+    """The votes of these validators (by default of all) of its epoch that make a block final."""
+    members = chain.sets[header.valset_hash].members
+    indexes = tuple(range(len(members))) if signers is None else tuple(signers)
+    block_hash, at = compute_header_hash(header), header.view if view is None else view
+    message = vote_signing_bytes(VoteKind.FINAL, header.chain_id, header.epoch, at, block_hash)
+    keys = [make_key(chain.names[members[index].node]) for index in indexes]
+    return QuorumCert(VoteKind.FINAL, header.epoch, at, block_hash, indexes, tuple(key.sign(message) for key in keys))
+
+
+def list_steps(chain: TestChain) -> tuple[ChainStep, ...]:
+    """All changes of the chain's validators."""
+    steps = (
+        make_step(header, make_final(chain, header), chain.sets[header.next_valset_hash], chain.genesis.params)
+        for header in (block.header for block in chain.blocks)
     )
+    return tuple(step for step in steps if step is not None)
+
+
+def make_chain_file(chain: TestChain) -> bytes:
+    """The chain file with all changes of the chain's validators."""
+    return encode_chain_file(chain.ledger.constants.chain_id, list_steps(chain))
+
+
+def trust_block(chain: TestChain, header: Header) -> TrustedHeader:
+    """A header to be trusted."""
+    return TrustedHeader(header, chain.sets[header.valset_hash], make_final(chain, header))
 
 
 def collect_parts(
