@@ -28,6 +28,9 @@ class PeerView:
     reason: str  # why it is not connected; empty where it is
     sees_me: bool  # it said, in its last status, that it is connected to this node
     height: Height  # what it claims to have finalized: a hint
+    slowed: int = 0  # messages of it that had to wait since it was over its rate
+    dropped: int = 0  # messages of it that were not read for that reason
+    offences: int = 0  # what it did that no honest peer does, as far as the transport sees it
 
 
 @dataclass(frozen=True, slots=True)

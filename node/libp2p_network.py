@@ -225,9 +225,11 @@ class Libp2pNetwork(GossipPort):
             await self._blame(peer, Offence.BAD_FETCH, str(error))
 
     async def admit(self, node_id: bytes, messages: int, size: int) -> bool:
-        """Whether gossip of this size may pass."""
+        """Whether gossip of this size may pass; none does of a peer that was cut off."""
         peer = self._peers.get(node_id)
-        return peer is not None and await self._admit(peer, peer.gossip_bucket, messages, size)
+        if peer is None or trio.current_time() < peer.not_before:
+            return False
+        return await self._admit(peer, peer.gossip_bucket, messages, size)
 
     def judge(self, topic: str, origin: bytes, data: bytes) -> Verdict:
         """The verdict of the topic's validator; what is accepted goes to the node, if it has room."""
@@ -373,10 +375,11 @@ class Libp2pNetwork(GossipPort):
     # Traffic
 
     async def _admit(self, peer: Peer, bucket: TokenBucket, messages: int, size: int) -> bool:
-        delay_s = bucket.take(messages, size, trio.current_time())
+        delay_s = peer.spend(bucket, messages, size)
         if delay_s is None:
-            peer.dropped_in += messages
             await self._blame(peer, Offence.FLOOD, f"{messages} messages with {size} bytes over its rate")
+            if peer.is_flooding(self._timing.flood_limit_s) and trio.current_time() >= peer.not_before:
+                self._nursery.start_soon(self._bar, peer)
             return False
         if delay_s > 0:
             await trio.sleep(delay_s)

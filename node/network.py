@@ -196,6 +196,8 @@ class Timing:
     report_interval_s: float = 10.0
     serve_timeout_s: float = 20.0
     gossip_heartbeat_s: float = 1.0
+    # A peer is cut off that has been over its rates for as long: an honest burst is over by then.
+    flood_limit_s: float = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,6 +237,7 @@ class PeerStatistics:
     gossip_in: int
     fetches_served: int
     offences: int
+    slowed_in: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,10 +36,26 @@ class Peer:
     requests_in: int = 0
     dropped_out: int = 0
     dropped_in: int = 0
+    slowed_in: int = 0
     gossip_in: int = 0
     fetches_served: int = 0
     offences: int = 0
     reported: dict[Offence, float] = field(default_factory=dict)
+
+    def spend(self, bucket: TokenBucket, messages: int, size: int) -> float | None:
+        """Seconds to wait before these messages may pass, or None where they are dropped; both are counted."""
+        delay_s = bucket.take(messages, size, trio.current_time())
+        if delay_s is None:
+            self.dropped_in += messages
+        elif delay_s > 0:
+            self.slowed_in += messages
+        return delay_s
+
+    def is_flooding(self, limit_s: float) -> bool:
+        """Whether this peer has been over its rates for so long that it will not mend by itself. What it fetches is not counted: that
+        is refused, and costs it more than us."""
+        now = trio.current_time()
+        return max(bucket.measure_flood(now) for bucket in (self.direct_bucket, self.gossip_bucket)) >= limit_s
 
     def is_news(self, offence: Offence, interval_s: float) -> bool:
         """Counts an offence; whether it is the first of its kind for that long and so worth an event."""
@@ -72,4 +88,5 @@ def snapshot(peer: Peer) -> PeerStatistics:
         peer.node_id, peer.address is not None, peer.up, peer.software, traffic.last_seen, traffic.rtt_ms,
         traffic.messages_in, traffic.messages_out, traffic.bytes_in, traffic.bytes_out,
         peer.dropped_out + peer.outbox.dropped, peer.dropped_in, peer.gossip_in, peer.fetches_served, peer.offences,
+        peer.slowed_in,
     )  # fmt: skip

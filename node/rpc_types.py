@@ -334,7 +334,7 @@ class NodeStatus(msgspec.Struct, frozen=True):
 
 
 class PeerState(msgspec.Struct, frozen=True):
-    """One peer as this node sees it; `height` is what it claims."""
+    """One peer as this node sees it; `height` is what it claims. `slowed` and `dropped` are messages of it over its rates."""
 
     node: str
     address: str
@@ -344,6 +344,9 @@ class PeerState(msgspec.Struct, frozen=True):
     last_seen_ms: int | None
     height: int
     reason: str
+    slowed: int = 0
+    dropped: int = 0
+    offences: int = 0
 
 
 class PeerList(msgspec.Struct, frozen=True):

@@ -256,6 +256,9 @@ def view_peer(peer: PeerView) -> PeerState:
         peer.last_seen_ms,
         peer.height,
         peer.reason,
+        peer.slowed,
+        peer.dropped,
+        peer.offences,
     )
 
 

@@ -195,4 +195,7 @@ class Service:
             reason="" if statistics.connected else self.engine.down_reasons.get(node, "not connected yet"),
             sees_me=known is not None and self.parts.node in known[1].sees,
             height=0 if known is None else known[1].final_height,
+            slowed=statistics.slowed_in,
+            dropped=statistics.dropped_in,
+            offences=statistics.offences,
         )

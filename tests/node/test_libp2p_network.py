@@ -236,6 +236,20 @@ async def test_a_flood_is_dropped_counted_and_reported_while_the_rest_goes_on() 
         assert (await high.expect(DirectMessage)).data == b"hello"
 
 
+async def test_a_peer_that_goes_on_flooding_is_slowed_then_dropped_and_both_are_counted() -> None:
+    few = replace(Limits(), direct=Rate(messages_per_s=20, bytes_per_s=1 << 20, burst_s=1))
+    quick = replace(QUICK, flood_limit_s=0.1)
+    async with pair(lambda c: replace(c, limits=few, timing=quick)) as (low, high):
+        with trio.fail_after(20):
+            while low.network.connected():
+                high.network.send(node_id(0), b"x")
+                await trio.lowlevel.checkpoint()
+        counted = low.network.statistics().peers[0]
+        assert counted.slowed_in > 0 and counted.dropped_in > 0
+        assert (await low.expect(Misbehaviour)).offence is Offence.FLOOD
+        await low.expect(PeerDown)
+
+
 def test_the_network_brings_no_model_library_into_the_node_process() -> None:
     code = "import sys, node.libp2p_network; print(sorted({'torch', 'transformers', 'scipy', 'datasketch', 'numpy'} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-P", "-c", code], check=True, capture_output=True, text=True, timeout=60)

@@ -17,6 +17,18 @@ def test_beyond_the_burst_messages_are_slowed_then_dropped() -> None:
     assert taken == [0.0] * 10 + [SLOW_S] * 10 + [None] * 5
 
 
+def test_a_flood_lasts_until_the_debt_is_paid() -> None:
+    bucket = TokenBucket(RATE, 0.0)
+    for _ in range(20):
+        bucket.take(1, 1, 0.0)
+    assert bucket.measure_flood(0.0) == 0.0
+    assert bucket.take(1, 1, 1.0 / 64) is None
+    assert bucket.take(1, 1, 1.0) == SLOW_S
+    assert bucket.measure_flood(2.0) == 2.0 - 1.0 / 64
+    assert bucket.take(1, 1, 9.0) == 0.0
+    assert bucket.measure_flood(9.0) == 0.0
+
+
 def test_bytes_count_as_well_as_messages() -> None:
     bucket = TokenBucket(RATE, 0.0)
     assert bucket.take(1, 1_000, 0.0) == 0.0
