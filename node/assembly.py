@@ -113,29 +113,16 @@ def assemble(disk: OpenDisk, world: OpenWorld) -> Assembled:
     log, signing = _open_signing(disk)
     onions = _open_onions(disk, chain)
     contexts = Contexts(disk.signing, signing)
-    ordering = _open_ordering(
-        disk,
-        OrderingParts(
-            chain=chain,
-            log=log,
-            contexts=contexts,
-            clock=disk.clock,
-            timers=timers,
-            telemetry=disk.telemetry,
-            requests=errands,
-            send=world.network.send,
-            engine=disk.engine,
-            app=LedgerApp(chain, contexts, mempool, disk.telemetry, onions.reveal, lambda: log.position, []),
-        ),
-    )
-    postbox = Postbox(
-        disk.signing, mempool, ordering, world.network, disk.storage, timers, disk.telemetry, offences, chain.final.ledger
-    )  # fmt: skip
+    app = LedgerApp(chain, contexts, mempool, disk.telemetry, onions.reveal, lambda: log.position, [])
+    ordering = _open_ordering(disk, world, app, log, timers, errands)
+    ledger, telemetry = chain.final.ledger, disk.telemetry
     parts = EngineParts(
         node=disk.node,
         chain=chain,
         ordering=ordering,
-        postbox=postbox,
+        postbox=Postbox(
+            disk.signing, mempool, ordering, world.network, disk.storage, timers, telemetry, offences, ledger
+        ),
         onions=onions,
         member=Member(disk.node, disk.chain_id, disk.storage),
         catch_up=_make_catch_up(disk, world, chain, ordering, errands),
@@ -209,11 +196,26 @@ def _open_signing(disk: OpenDisk) -> tuple[VoteLog, Signing]:
     return log, Signing(disk.node, disk.chain_id, log, state, storage.log.trust, disk.telemetry)
 
 
-def _open_ordering(disk: OpenDisk, parts: OrderingParts) -> Ordering:
-    final = parts.chain.final
+def _open_ordering(
+    disk: OpenDisk, world: OpenWorld, app: LedgerApp, log: VoteLog, timers: Timers[Timer | Chore], errands: Errands
+) -> Ordering:
+    chain, contexts = app.chain, app.contexts
+    parts = OrderingParts(
+        chain=chain,
+        app=app,
+        engine=disk.engine,
+        log=log,
+        contexts=contexts,
+        clock=disk.clock,
+        timers=timers,
+        telemetry=disk.telemetry,
+        requests=errands,
+        send=world.network.send,
+    )
+    final = chain.final
     start, start_cert = _load_tip(disk, get_epoch_terms(final.ledger).start_height)
     tip, tip_cert = _load_tip(disk, final.header.height)
-    context = parts.contexts.make(final.ledger, start, start_cert)
+    context = contexts.make(final.ledger, start, start_cert)
     ordering = Ordering(parts, make_state(context, tip, tip_cert, disk.clock.now_ms()))
     ordering.replay()
     return ordering
