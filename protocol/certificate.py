@@ -2,7 +2,7 @@
 
 The quorum's signatures make one state root true; the settlement is under it; from the settlement and what the members signed
 everything that arithmetic can decide is computed again. What only the ledger's execution can know is named as attested. Cheap checks
-come first, signatures last. Source: rules C1-C18.
+come first, signatures last. Source: rules C1-C19.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Whose votes a stranger believes in which epoch: a root that is trusted, and the changes of the validator set that lead on from it.
 
 The root is the genesis, or the header of a final block that somebody compared by its hash. One step a *change* of the set leads on;
-between two changes the set is the same. What nobody who holds an old root can see is named in certificate_report.py. Source: rules C15-C18.
+between two changes the set is the same. What nobody who holds an old root can see is named in certificate_report.py. Source: rules C15-C19.
 """
 
 from __future__ import annotations

@@ -328,7 +328,7 @@ def test_the_block_that_is_trusted_makes_no_other_block_of_its_height_true() -> 
 # --- age
 
 
-def test_trust_is_good_for_as_long_as_evidence_counts() -> None:  # C18
+def test_trust_is_good_for_as_long_as_evidence_counts() -> None:  # C19
     encoded, chain, _ = certify()
     trust = walk(chain)
     period_ms = chain.genesis.params.evidence_max_ms
@@ -347,7 +347,7 @@ def test_a_clock_that_is_slow_makes_trust_no_younger_than_the_certificate() -> N
     assert check_certificate(encoded, chain.genesis, now_ms=0).trust.is_stale
 
 
-def test_the_certificates_own_block_is_trusted_at_any_age() -> None:  # C18
+def test_the_certificates_own_block_is_trusted_at_any_age() -> None:  # C19
     encoded, chain, settlement = certify()
     root = trust_at(chain, settlement.settle_height)
     report = check_certificate(encoded, root, make_chain_file(chain), 2**53)
