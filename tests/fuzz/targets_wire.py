@@ -244,9 +244,21 @@ CODECS = {
 }
 
 
+FAR_VIEW = (
+    256 * 1024
+)  # a certificate of a far view makes the machine ask for as many views as a justification could carry
+
+
 def _make_frame_target(kind: FrameKind) -> Target:
     name = f"frame-{kind.name.lower()}"
-    return Target(name, (CODECS[kind],), Packed(1), lambda: [encode_frame(each) for each in FRAMES[kind]()], partial(_take_frame, kind))  # fmt: skip
+    return Target(
+        name,
+        (CODECS[kind],),
+        Packed(1),
+        lambda: [encode_frame(each) for each in FRAMES[kind]()],
+        partial(_take_frame, kind),
+        allowance=FAR_VIEW if kind in {FrameKind.CERT, FrameKind.PROPOSAL, FrameKind.VOTE} else 64 * 1024,
+    )
 
 
 TARGETS = (
@@ -254,7 +266,14 @@ TARGETS = (
     Target(
         "gossip-transactions", (), Packed(), lambda: [encode(each) for each in _list_batches()], _take_gossiped_batch
     ),
-    Target("gossip-certificate", (), Packed(), lambda: [encode(each) for each in _list_certs()], _take_gossiped_cert),
+    Target(
+        "gossip-certificate",
+        (),
+        Packed(),
+        lambda: [encode(each) for each in _list_certs()],
+        _take_gossiped_cert,
+        allowance=FAR_VIEW,
+    ),
     Target("hello", ("node/streams.py::decode_hello",), Opaque(), _list_hellos, _take_hello, (BadFrame, Mismatch)),
     Target(
         "direct-stream",
