@@ -21,6 +21,7 @@ ONE_NAT: Final = 1 << FRACTION_BITS
 MARGIN_CAP: Final = 64 * ONE_NAT  # what a token counts that could not have been chosen at all
 CACHED_LOGITS: Final = 2**20
 _PPM: Final = 1_000_000
+_RARE: Final = 1 / 32
 _COMMON_TOKENS: Final = 1024  # nearly every nucleus has fewer
 
 
@@ -70,7 +71,6 @@ def _measure_sampled(logits: Tensor, tokens: Integers, first: int, replay: Repla
     """
     count, vocabulary = logits.shape
     raw = draw_raw_rows(replay.seed, range(first, first + count), vocabulary)
-    below_top = np.invert(raw.view(np.uint32).reshape(count, vocabulary, 2)[:, :, 1]).astype(np.float32)
     inner, outer = bound_nucleus(logits, replay)
     values = logits.numpy()
     rows = np.arange(count)
@@ -80,29 +80,41 @@ def _measure_sampled(logits: Tensor, tokens: Integers, first: int, replay: Repla
         return quantise(values[at, columns]) * _PPM + noise
 
     claimed = score(rows, tokens)
-    luckiest = below_top.argmin(axis=1)
+    luckiest = raw.argmax(axis=1)
     is_inside = values[rows, luckiest] >= inner
     best = np.maximum(score(rows, values.argmax(axis=1)), claimed)
     best = np.where(is_inside, np.maximum(best, score(rows, luckiest)), best)
-    at, columns = _list_rivals(logits, below_top, best, inner, replay.temperature_ppm)
+    at, columns = _list_rivals(logits, raw, best, inner, replay.temperature_ppm)
     np.maximum.at(best, at, score(at, columns))
     margins = np.minimum(-(-(best - claimed) // _PPM), MARGIN_CAP)
     return np.where(values[rows, tokens] >= outer, margins, MARGIN_CAP)
 
 
 def _list_rivals(
-    logits: Tensor, below_top: NDArray[np.float32], best: Integers, inner: NDArray[np.float64], temperature_ppm: int
+    logits: Tensor, raw: NDArray[np.uint64], best: Integers, inner: NDArray[np.float64], temperature_ppm: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The rows and columns of all tokens inside the nucleus that might score more than the best so far, and a few that do not."""
     temperature = temperature_ppm / _PPM
     # Rounding of logits and noise, single precision, and the halves that were cut off the words.
     leeway = 2.0**-14 / temperature + 1e-3
-    bias = -best / (_PPM * ONE_NAT) / temperature + leeway + 32 * math.log(2)
-    limits = torch.add(torch.from_numpy(bias).to(logits.dtype)[:, None], logits, alpha=1 / temperature).exp_()
-    is_rival = torch.from_numpy(below_top) <= limits
+    bias = -best / (_PPM * ONE_NAT) / temperature + leeway
+    # What even the likeliest token would need; where that is rare, nearly all are done with in one comparison of integers.
+    least = np.exp(np.minimum(bias + logits.amax(dim=1).double().numpy() / temperature, 0.0))
+    if least.max() < _RARE:
+        floors = (2.0**32 - 1 - np.ceil(least * 2.0**32)).astype(np.uint64) << np.uint64(32)
+        at, columns = np.divmod(np.flatnonzero(raw >= floors[:, None]), raw.shape[1])
+        values = logits.numpy()[at, columns].astype(np.float64)
+        below_top = np.invert(raw[at, columns]) * 2.0**-64
+        is_rival = (below_top <= np.exp(bias[at] + values / temperature)) & (values >= inner[at])
+        return at[is_rival], columns[is_rival]
+    high = raw.view(np.uint32).reshape(*raw.shape, 2)[:, :, 1]
+    limits = torch.add(
+        torch.from_numpy(bias + 32 * math.log(2)).to(logits.dtype)[:, None], logits, alpha=1 / temperature
+    )
+    is_near = torch.from_numpy(np.invert(high).astype(np.float32)) <= limits.exp_()
     if np.isfinite(inner).any():
-        is_rival &= logits >= torch.from_numpy(inner).to(logits.dtype)[:, None]
-    found = is_rival.nonzero().numpy()
+        is_near &= logits >= torch.from_numpy(inner).to(logits.dtype)[:, None]
+    found = is_near.nonzero().numpy()
     return found[:, 0], found[:, 1]
 
 
