@@ -34,7 +34,7 @@ class Size:
 
 
 QUICK: Final = Size(16, 6, 3, 0, 3)
-FULL: Final = Size(64, 24, 16, 6, 4)
+FULL: Final = Size(64, 24, 8, 3, 4)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from verifier.sampling import Integers
 
 MILLI: Final = 1000
 SCORE_CAP: Final = 1000 * MILLI
+SURPRISE_CAP: Final = 32.0  # nats; a token that could not be drawn at all
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,21 +37,24 @@ def measure_surprise(logits: Tensor, tokens: Sequence[int], replay: Replay) -> S
     wide = logits.double().cpu()
     inner, outer = bound_nucleus(wide, replay)
     edge = torch.from_numpy((np.maximum(inner, -1e30) + np.maximum(outer, -1e30)) / 2)[:, None]
-    shares = torch.log_softmax((wide / temperature).masked_fill(wide < edge, -torch.inf), dim=1)
-    weights = shares.exp()
-    surprise = torch.where(weights > 0, -shares, 0.0)
+    scaled = wide / temperature
+    total = torch.logsumexp(scaled.masked_fill(wide < edge, -torch.inf), dim=1, keepdim=True)
+    weights = (scaled - total).masked_fill(wide < edge, -torch.inf).exp()
+    surprise = torch.where(weights > 0, total - scaled, 0.0)
     entropy = (weights * surprise).sum(dim=1)
     variance = (weights * surprise.square()).sum(dim=1) - entropy.square()
-    chosen = torch.tensor(tokens)[:, None]
-    # A token that could not be drawn at all is as surprising as a double can say.
-    found = torch.where(weights.gather(1, chosen) > 0, -shares.gather(1, chosen), 700.0)[:, 0]
+    # A token just outside this nucleus may lie just inside an honest executor's: it is as surprising as its logit says.
+    found = (total - scaled).gather(1, torch.tensor(tokens)[:, None])[:, 0].clamp(max=SURPRISE_CAP)
     return Surprise((found - entropy).numpy(), variance.clamp(min=0).numpy())
 
 
 def compute_score(surprise: Surprise) -> int:
-    """How many standard deviations the text's surprise is off, in thousandths; above 0 is too surprising."""
+    """How many standard deviations the text's surprise is off, in thousandths; above 0 is too surprising.
+
+    One nat squared is added to the variance: where a text is all but certain, a single rare token says little.
+    """
     total, variance = float(surprise.excess.sum()), float(surprise.variance.sum())
-    score = total / math.sqrt(max(variance, 1e-9)) * MILLI
+    score = total / math.sqrt(variance + 1.0) * MILLI
     return round(max(-SCORE_CAP, min(SCORE_CAP, score)))
 
 
