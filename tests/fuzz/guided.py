@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 WEIGHED_EVERY = 64
 COLLECTED_EVERY = 256
 MAX_POOL = 256
-MAX_BYTES = 64 * 1024
 
 
 class Chunk:
@@ -85,7 +84,7 @@ class Chunk:
         from tests.fuzz.choices import SeededChoices
         from tests.fuzz.mutation import mutate
 
-        return mutate(content, self.samples, self.target.shape, SeededChoices(Random(seed)))
+        return mutate(content, self.samples, self.target.shape, SeededChoices(Random(seed)))[: self.target.max_bytes]
 
     def finish(self) -> None:
         """Write down what was done, and the inputs worth keeping beside it."""
@@ -159,7 +158,7 @@ def run_guided(chunk: Chunk, atheris: ModuleType) -> None:
 
     flags = [
         f"-seed={chunk.summary.seed % 2**31 + 1}",
-        f"-max_len={MAX_BYTES}",
+        f"-max_len={chunk.target.max_bytes}",
         "-timeout=120",
         "-mutate_depth=1",
         "-rss_limit_mb=2048",

@@ -70,5 +70,10 @@ def _is_parser(called: ast.expr) -> bool:
     """Whether a call makes a decoder or parses at once: `Codec[T](...)`, `msgspec.json.decode(...)`, `something.unpack(...)`."""
     if isinstance(called, ast.Subscript):
         called = called.value
-    name = ast.unparse(called)
-    return name == "Codec" or name.endswith("Decoder") or name in PARSERS or name.rsplit(".", 1)[-1] in PARSERS
+    last = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
+    if last == "Codec" or last.endswith("Decoder") or last in PARSERS:
+        return True
+    return last in _LAST and ast.unparse(called) in PARSERS
+
+
+_LAST = frozenset(parser.rsplit(".", 1)[-1] for parser in PARSERS)

@@ -24,6 +24,7 @@ class Target:
     samples: Callable[[], Sequence[bytes]]
     run: Callable[[bytes], str]
     refusals: tuple[type[Exception], ...] = (Refusal,)
+    max_bytes: int = 64 * 1024  # of a mutated input; a stream of many messages costs what its messages cost
     allowance: int = 64 * 1024  # of memory besides four times the input's: machines' own states, sentences, tracebacks
 
 

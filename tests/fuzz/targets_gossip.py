@@ -12,6 +12,7 @@ import trio
 from libp2p.peer.id import ID
 from libp2p.pubsub.gossipsub import PROTOCOL_ID_V11
 from libp2p.pubsub.pb import rpc_pb2
+from libp2p.stream_muxer.exceptions import MuxedConnUnavailable
 from libp2p.stream_muxer.yamux.yamux import YAMUX_HEADER_FORMAT
 from libp2p.utils import encode_varint_prefixed
 from trio.testing import MockClock
@@ -130,6 +131,15 @@ class _Connection:
         await trio.lowlevel.checkpoint()
 
 
+async def _accept_all(muxer: BoundedYamux) -> None:
+    """As libp2p's swarm does; what is opened is not read."""
+    while True:
+        try:
+            await muxer.accept_stream()
+        except MuxedConnUnavailable:
+            return
+
+
 def _take_frames(content: bytes) -> str:
     """What the multiplexer makes of a connection's bytes until these end; whatever it does, it ends by itself."""
     connection = _Connection(content)
@@ -137,7 +147,10 @@ def _take_frames(content: bytes) -> str:
     async def run() -> int:
         muxer = BoundedYamux(connection, PEER, is_initiator=False)
         with trio.fail_after(3_600):
-            await muxer.start()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_accept_all, muxer)
+                await muxer.start()
+                nursery.cancel_scope.cancel()
         return len(muxer.streams)
 
     streams = trio.run(run, clock=MockClock(autojump_threshold=0))
@@ -165,6 +178,7 @@ TARGETS = (
         _list_frames,
         _take_frames,
         (),
+        max_bytes=1024,
         allowance=2 * 1024 * 1024,
     ),
     Target(
@@ -174,6 +188,7 @@ TARGETS = (
         _list_streams,
         _take_stream,
         (),
+        max_bytes=4 * 1024,
         allowance=2 * 1024 * 1024,
     ),
 )

@@ -285,7 +285,7 @@ TARGETS = (
         (),
         allowance=2 * 1024 * 1024,
     ),
-    Target("http", (), Lines(b"\r\n"), _list_requests, _take_http, (), allowance=2 * 1024 * 1024),
+    Target("http", (), Lines(b"\r\n"), _list_requests, _take_http, (), max_bytes=4 * 1024, allowance=2 * 1024 * 1024),
     Target(
         "rpc-reply",
         ("node/rpc_client.py::NodeClient._decode",),

@@ -32,7 +32,8 @@ def draw_inputs(target: Target, count: int) -> Iterator[bytes]:
     """The same mutated samples in every run, others for every target."""
     random = Random(crc32(target.name.encode()))
     samples, choices = target.samples(), SeededChoices(random)
-    return (mutate(random.choice(samples), samples, target.shape, choices) for _ in range(count))
+    mutated = (mutate(random.choice(samples), samples, target.shape, choices) for _ in range(count))
+    return (content[: target.max_bytes] for content in mutated)
 
 
 @pytest.mark.parametrize("name", TARGETS)
