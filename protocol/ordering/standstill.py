@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from protocol.codec import encode
 from protocol.ordering.blocks import finalize, get_signers
-from protocol.ordering.effects import Broadcast, FetchBlock, OrderingMessage
+from protocol.ordering.effects import Broadcast, FetchBlock, FetchCerts, OrderingMessage
 from protocol.ordering.events import Timer
 from protocol.ordering.messages import VoteKind
 from protocol.ordering.pace import compute_standstill_wait, start_standstill_timer
@@ -25,7 +25,16 @@ def break_standstill(draft: Draft) -> None:
         if peers:
             draft.effects.append(FetchBlock(block_hash, peers))
     fetch_gap(draft)
+    ask_how_it_stands(draft)
     start_standstill_timer(draft)
+
+
+def ask_how_it_stands(draft: Draft) -> None:
+    """R9: asks for certificates of the current view. Whoever is ahead, in this epoch or a later one, answers with what is final: nobody
+    repeats itself to those who only follow, and who is to vote next may have missed it."""
+    context = draft.state.context
+    if context.peers:
+        draft.effects.append(FetchCerts(context.epoch, (draft.state.view,), context.peers))
 
 
 def resend(draft: Draft) -> None:

@@ -108,3 +108,10 @@ def test_r9_what_is_missing_is_asked_for_again() -> None:
     effects = repeat(rig)
     assert any(isinstance(effect, FetchBlock) and effect.block_hash == HASH_1 for effect in effects)
     assert FetchCerts(0, (4, 3, 2), rig.state.context.peers) in effects
+
+
+def test_r9_a_follower_asks_those_who_may_know_more() -> None:
+    """Nobody repeats anything to it."""
+    rig = Rig(None)
+    rig.cert(NULL, 1)
+    assert FetchCerts(0, (2,), rig.state.context.peers) in repeat(rig)
