@@ -101,11 +101,11 @@ def test_a_broken_chain_file_is_refused_before_the_certificate_is_judged() -> No
         check_certificate(encoded, chain.genesis, bytes(chain_file))
 
 
-def test_every_changed_byte_of_a_certificate_over_an_epochs_end_is_refused() -> None:
+def test_changed_bytes_of_a_certificate_over_an_epochs_end_are_refused() -> None:
     encoded, chain, _ = certify()
     trust = walk(chain)
     assert check_certificate(encoded, trust).trust.steps == 2
-    for position in range(0, len(encoded), 2):
+    for position in range(0, len(encoded), 5):
         changed = bytearray(encoded)
         changed[position] ^= 1 << position % 8
         with pytest.raises(InvalidCertificate):
