@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from tests.fuzz.target import Target, Verdict
 
 WEIGHED_EVERY = 64
+SAMPLES_SHARE = 0.7  # what was mutated once is worse at getting past a decoder
 COLLECTED_EVERY = 256
 MAX_POOL = 256
+STRUCTURAL = frozenset({"malformed", "not_canonical", "too_large", "BadFrame"})  # nothing lies behind these
 
 
 class Chunk:
@@ -74,7 +76,7 @@ class Chunk:
         kept = self.found.get(verdict)
         if kept is None and len(self.found) < 4 * MAX_POOL:
             self.found[verdict] = content
-            if len(self.pool) < MAX_POOL:
+            if len(self.pool) < MAX_POOL and verdict.word not in STRUCTURAL:
                 self.pool.append(content)
         elif kept is not None and len(content) < len(kept):
             self.found[verdict] = content
@@ -134,7 +136,8 @@ def load_atheris() -> ModuleType | None:
 
 def run_plain(chunk: Chunk) -> None:
     while chunk.summary.runs < chunk.runs:
-        chunk.feed(chunk.mutate(chunk.random.choice(chunk.pool), chunk.random.getrandbits(60)))
+        known = chunk.samples if chunk.random.random() < SAMPLES_SHARE else chunk.pool
+        chunk.feed(chunk.mutate(chunk.random.choice(known), chunk.random.getrandbits(60)))
     chunk.finish()
 
 

@@ -26,7 +26,7 @@ from tests.fuzz.target import judge
 if TYPE_CHECKING:
     from tests.fuzz.target import Target
 
-CHUNK = 20_000
+CHUNK = 50_000
 TRIES = 5  # of a slow input: the least of them is its own cost, the rest is the machine's
 DEADLINE_S = 3_600
 
