@@ -27,7 +27,9 @@ MAX_FETCH_RESPONSE_BYTES: Final = MAX_BLOCK_BYTES + 32 * 1024 + MAX_RANGE_LINKS 
 OUTPUT_CHUNK_BYTES: Final = 256 * 1024
 SNAPSHOT_CHUNK_BYTES: Final = 256 * 1024  # of keys and values: the entry that reaches it is a chunk's last one
 MAX_STATE_VALUE_BYTES: Final = 512 * 1024
-MAX_CHUNK_ENTRIES: Final = 64 * 1024
+MAX_CHUNK_ENTRIES: Final = (
+    8 * 1024
+)  # no entry of a state has less than 32 bytes; a small one takes many times its size in memory
 MAX_ADDRESS_CHARS: Final = 128
 MAX_CHAIN_BYTES: Final = 512 * 1024
 MAX_CHAIN_STEPS: Final = 1_024  # small sets change in a few hundred bytes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import tracemalloc
 from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import replace
@@ -21,14 +22,28 @@ from node.mempool import Mempool
 from node.network import FetchError, FetchFault, Limits, Rate, Timing
 from node.peers import make_peer
 from node.rates import SLOW_S
-from node.wire import MAX_RANGE_BLOCKS, FrameKind, decode_frame, encode_frame
-from protocol.block import MAX_BLOCK_BYTES, MAX_TRANSACTION_BYTES
+from node.wire import (
+    BATCH_CODEC,
+    BLOCK_RANGE_CODEC,
+    MAX_CHUNK_ENTRIES,
+    MAX_RANGE_BLOCKS,
+    SNAPSHOT_CHUNK_BYTES,
+    SNAPSHOT_CHUNK_CODEC,
+    BlockRange,
+    FrameKind,
+    SnapshotChunk,
+    TransactionBatch,
+    decode_frame,
+    encode_frame,
+)
+from protocol.block import BLOCK_CODEC, MAX_BLOCK_BYTES, MAX_TRANSACTION_BYTES
 from protocol.codec import Codec, Message, encode
 from protocol.errors import InvalidMessage, InvalidTransaction, Rejection
 from protocol.ordering.messages import MAX_QUORUM_CERT_BYTES, Proposal, QuorumCert, Vote
 from protocol.params import DEVNET, INTERNET, MINIMAL
 from protocol.transactions import Transfer
 from tests.architecture import PACKAGES, load_sources
+from tests.fuzz.served import get_served
 from tests.fuzz.targets_gossip import TOPIC, _Port
 from tests.fuzz.targets_wire import Received
 from tests.node.loopback import SEEDS
@@ -47,6 +62,7 @@ from tests.protocol.ordering.rig import (
     node_id,
 )
 from tests.protocol.ordering.test_simplex import make_event
+from tests.vectors.samples import BLOCK
 
 MAX_DEPTH = 7  # of a certificate's candidates; a proposal's skipped certificates are five arrays deep
 
@@ -84,6 +100,36 @@ def test_what_is_too_large_is_refused_before_a_byte_of_it_is_read(name: str) -> 
     assert refused.value.reason is Rejection.TOO_LARGE
     with pytest.raises(AttributeError):
         blind.decode(b"x")
+
+
+@pytest.mark.parametrize(
+    "message, codec, most_bytes",
+    [
+        (
+            SnapshotChunk(tuple((i.to_bytes(2, "big"), b"") for i in range(MAX_CHUNK_ENTRIES)), None),
+            SNAPSHOT_CHUNK_CODEC,
+            2**20,
+        ),
+        (TransactionBatch((b"ab",) * 1024), BATCH_CODEC, 2**17),
+        (replace_fields(BLOCK, body=(b"ab",) * 4096), BLOCK_CODEC, 2**19),
+        (BlockRange((replace_fields(BLOCK, body=(b"ab",) * 2000),) * 64, (), None), BLOCK_RANGE_CODEC, 8 * 2**20),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_many_tiny_items_take_many_times_their_size_but_not_much_memory(
+    message: Message, codec: Codec[Message], most_bytes: int
+) -> None:
+    encoded = encode(message)
+    tracemalloc.start()
+    codec.decode(encoded)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert 4 * len(encoded) < peak < most_bytes
+
+
+def test_a_chunk_of_a_state_never_has_as_many_entries_as_a_message_may() -> None:
+    sizes = [len(key) + len(value) for key, value in get_served().snapshot.entries.items()]
+    assert min(sizes) >= SNAPSHOT_CHUNK_BYTES // MAX_CHUNK_ENTRIES
 
 
 # --- structure
