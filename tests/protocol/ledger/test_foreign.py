@@ -10,7 +10,7 @@ from protocol.codec import encode
 from protocol.errors import InvalidMessage, Rejection
 from protocol.ledger.draft import Ledger
 from protocol.ledger.entries import ACCOUNT_CODEC, CHAIN_CODEC, CHAIN_KEY, Kind
-from protocol.ledger.foreign import ledger_from_snapshot
+from protocol.ledger.foreign import ENTRY_DECODERS, ledger_from_snapshot
 from protocol.ledger.state import create_genesis
 from protocol.merkle import compute_root
 from tests.protocol.builders import make_genesis
@@ -72,3 +72,19 @@ def test_even_a_quorum_cannot_make_a_node_take_a_state_that_is_none(state: tuple
 
 def sign_for(header: Header, entries: Entries) -> Header:
     return replace(header, state_root=compute_root(entries))
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [(bytes((Kind.SETTLEMENT,)) + bytes(32), b"\xc1"), (bytes((Kind.RECORD,)) + bytes(32), b""), (b"\xee", b"\x90")],
+)
+def test_even_a_quorum_cannot_hide_an_entry_that_says_nothing(
+    state: tuple[Ledger, Header, Entries], key: bytes, value: bytes
+) -> None:
+    _, header, entries = state
+    lied = sorted([*entries, (key, value)])
+    assert refuse(lied, replace(header, state_root=compute_root(lied))) is Rejection.MALFORMED
+
+
+def test_every_kind_of_entry_can_be_read() -> None:
+    assert set(ENTRY_DECODERS) == set(Kind)
