@@ -1,6 +1,6 @@
 """`make fuzz`: any number of inputs into one target or all, resumable; the last line of each target is its summary.
 
-    python -m tests.fuzz [TARGET] --runs 1000000 [--seed 1] [--out build/fuzz] [--minutes 30] [--plain] [--keep]
+    python -m tests.fuzz [TARGET] --runs 1000000 [--seed 1] [--out build/fuzz] [--minutes 30] [--plain] [--keep] [--table]
 
 `--runs` counts what earlier runs with the same --out have done. Each target's JSON says how many inputs there were, what came of them,
 the slowest input in ms and the heaviest in bytes beyond four times its size (measured again by themselves), and every crash.
@@ -24,6 +24,8 @@ from tests.fuzz.table import TARGETS
 from tests.fuzz.target import judge
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.fuzz.target import Target
 
 CHUNK = 50_000
@@ -35,6 +37,9 @@ def main(arguments: list[str]) -> int:
     """The exit code."""
     options = parse(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
+    if options.table:
+        print("\n".join(list_rows(options.out, options.seed)))
+        return 0
     ends = time.monotonic() + 60 * options.minutes if options.minutes else float("inf")
     is_good = True
     for name in TARGETS if options.target == "all" else (options.target,):
@@ -63,6 +68,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=0, help="stop after this time, after a whole part")
     parser.add_argument("--plain", action="store_true", help="without coverage, which costs time")
     parser.add_argument("--keep", action="store_true", help="keep new kinds of inputs in tests/fuzz/corpus")
+    parser.add_argument("--table", action="store_true", help="print what was done so far as a table, and do nothing")
     return parser.parse_args(arguments)
 
 
@@ -123,6 +129,18 @@ def report(target: Target, summary: Summary) -> bool:
         for line in found:
             print(f"  {what}: {line}")
     return not (slow or heavy or crashes)
+
+
+def list_rows(out: Path, seed: int) -> Iterator[str]:
+    """A Markdown table of all summaries; memory beyond four times the input, in KiB."""
+    yield "| input | mutated inputs | of them guided | ways of ending | slowest, ms | memory beyond 4x, KiB | crashes |"
+    yield "|---|---|---|---|---|---|---|"
+    for name in TARGETS:
+        summary = load_summary(out / f"{name}.json", name, seed)
+        slowest = summary.slowest[0][0] if summary.slowest else 0.0
+        excess = max(0, summary.heaviest[0][0] if summary.heaviest else 0) / 1024
+        done = f"{summary.runs:,} | {summary.guided:,} | {len(summary.refusals)}"
+        yield f"| `{name}` | {done} | {slowest:.1f} | {excess:.0f} | {len(summary.crashes)} |"
 
 
 def keep_found(target: Target, out: Path, summary: Summary) -> None:

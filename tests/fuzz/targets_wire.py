@@ -282,7 +282,7 @@ TARGETS = (
         _list_sessions,
         _take_session,
         (BadFrame, Mismatch),
-        max_bytes=4 * 1024,
+        max_bytes=2 * 1024,
         allowance=512 * 1024,
     ),
 )

@@ -26,6 +26,8 @@ def test_a_run_counts_what_it_did_and_goes_on_from_there(tmp_path: Path, capsys:
         assert summary["runs"] == runs == sum(summary["refusals"].values())
     assert summary["chunks"] == 2 and summary["guided"] == 0
     assert "hello: 250 inputs (0 guided), 0 crashes" in capsys.readouterr().out
+    assert main(["--table", "--out", str(tmp_path)]) == 0
+    assert "| `hello` | 250 | 0 |" in capsys.readouterr().out
 
 
 def test_a_run_of_another_seed_is_not_mixed_in(tmp_path: Path) -> None:
