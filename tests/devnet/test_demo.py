@@ -56,7 +56,7 @@ class Network:
             return Finished(Exit.NO_ANSWER, b"", b"quorate: inconclusive\n")
         out.write_bytes(CERTIFICATE)
         members = tuple(self._member(index) for index in self.drawn)
-        answer = Answer(JOB, "accepted", self.text, "majority", 666_667, 4_000, 10**12, members, str(out))
+        answer = Answer(JOB, "accepted", self.text, "majority", 666_667, 4_000, 10**12, members, str(out), chain=None)
         return Finished(Exit.OK, msgspec.json.encode(answer), b"")
 
     def _member(self, index: int) -> Member:
@@ -68,7 +68,9 @@ class Network:
         if certificate != CERTIFICATE and self.sees_forgery:
             refused = VerifyResult(valid=False, fault=VerifyFault("bad_signature", "the signature is not seat 2's"))
             return Finished(Exit.INVALID, msgspec.json.encode(refused), b"")
-        found = VerifyResult(True, "accepted", self.verified_text, JOB, ("draw", "finality"), ("windows",))
+        found = VerifyResult(
+            True, "accepted", self.verified_text, job=JOB, recomputed=("draw", "finality"), attested=("windows",)
+        )
         return Finished(Exit.OK, msgspec.json.encode(found), b"")
 
 

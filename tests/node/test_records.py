@@ -3,7 +3,7 @@
 import pytest
 
 from node.disk import DamagedStorage
-from node.ordering import SIGNATURE_BYTES
+from node.application import SIGNATURE_BYTES
 from node.records import decode_record, encode_record, place_of
 from protocol.codec import encode
 from protocol.ordering.messages import QuorumCert, Vote, VoteKind
