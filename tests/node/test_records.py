@@ -2,8 +2,8 @@
 
 import pytest
 
-from node.disk import DamagedStorage
 from node.application import SIGNATURE_BYTES
+from node.disk import DamagedStorage
 from node.records import decode_record, encode_record, place_of
 from protocol.codec import encode
 from protocol.ordering.messages import QuorumCert, Vote, VoteKind
