@@ -151,7 +151,11 @@ def judge_reading(entry: Examinable, reading: Reading | NotFinite, tolerance: To
     has_seen_choice = bool(results)
     if entry.codes is not None and reading.codes is not None:
         results += measure_sketch(measure_gaps(entry.codes, reading.codes), tolerance)
-    worst = max(results, key=lambda result: (_SEVERITY.index(result.verdict), result.value * 1000 // (result.limit + 1)), default=None)
+    worst = max(
+        results,
+        key=lambda result: (_SEVERITY.index(result.verdict), result.value * 1000 // (result.limit + 1)),
+        default=None,
+    )
     if worst is not None and worst.verdict is not Verdict.ACCEPT:
         detail = f"{worst.reason}: expected at most {worst.limit}, got {worst.value}"
         return Finding(worst.verdict, worst.reason, detail, worst.value, worst.limit)
