@@ -63,10 +63,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--cheating", type=int, default=400, help="jobs of each cheat, and of each other class")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--kept", type=Path, default=Path("calibration/pictures"), help="finished parts; goes on with them"
+    )
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
     use_deterministic_settings()
-    plan = Plan(options.directory, options.jobs, options.cheating, options.seed)
+    plan = Plan(options.directory, options.jobs, options.cheating, options.seed, options.kept)
     found = measure(plan, lambda line: print(line, file=sys.stderr, flush=True))
     limits = set_limits(found)
     if options.json:
@@ -222,7 +225,7 @@ def _describe_pair(found: Measurements, limits: Limits, pair: tuple[str, str]) -
         each for each in found.judged if each.kind == HONEST and each.job % 2 and (each.executor, each.auditor) == pair
     ]
     alarms = count_caught(odd, limits, OPENED[-1])
-    worst = max(int(each.errors.max()) for each in odd)
+    worst = max(max(each.errors) for each in odd)
     upper = compute_upper(alarms, len(odd), CONFIDENCE)
     return (*pair, str(limits[pair].step), str(worst), str(alarms), str(len(odd)), _percent(upper, 3))
 
@@ -258,7 +261,7 @@ def _describe_hash(painted: Sequence[Painted], name: str, reference: str) -> Seq
 
     def measure_distances(kind: str, *, executors: Callable[[str], bool], odd: bool | None) -> list[int]:
         return [
-            int((each.hashes[name] != kept[each.job]).sum())
+            (int.from_bytes(each.hashes[name]) ^ int.from_bytes(kept[each.job])).bit_count()
             for each in painted
             if each.kind == kind and executors(each.executor) and (odd is None or each.job % 2 == odd)
         ]

@@ -26,12 +26,12 @@ def test_most_pictures_are_nearest_to_real_ones_of_the_same_digit() -> None:
     values, shown = load_digits(return_X_y=True)
     real = np.asarray(values, dtype=np.float64) / 8 - 1
     right = 0
-    for number in range(100):
+    for number in range(60):
         seed = number.to_bytes(32, "big")
         last = draw_picture(model, str(number % 10), seed, never).commitment.states[-1]
         drawn = np.clip(to_floats(decode_state(last, (1, 8, 8))), -1, 1).reshape(-1)
         right += int(shown[np.argmin(((real - drawn) ** 2).sum(axis=1))] == number % 10)
-    assert right >= 95
+    assert right >= 57
 
 
 def test_the_same_seed_is_the_same_picture_to_the_last_pixel() -> None:

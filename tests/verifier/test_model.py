@@ -110,6 +110,7 @@ def test_a_card_that_is_none_is_refused(make_directory: Make, card: bytes) -> No
         ("family", "img-pdq256"),
         ("token_ms", 0),
         ("context_tokens", -1),
+        ("context_tokens", 2**70),
         ("extra", 1),
     ],
 )
