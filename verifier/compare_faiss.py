@@ -5,6 +5,7 @@ faiss is untyped; everything of it that is called is named in `_Faiss`.
 
 import importlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final, Protocol, cast
 
 import numpy as np
@@ -34,6 +35,8 @@ class _Faiss(Protocol):
         self, left: object, right: object, left_rows: int, right_rows: int, tolerance: int, width: int, count: object
     ) -> None: ...
 
+    def omp_get_max_threads(self) -> int: ...
+
     def omp_set_num_threads(self, threads: int) -> None: ...
 
 
@@ -52,7 +55,7 @@ class FaissComparer:
 
     def __init__(self, threads: int = MAX_THREADS) -> None:
         self._faiss: Final = cast("_Faiss", importlib.import_module("faiss"))
-        self._faiss.omp_set_num_threads(threads)
+        self._threads: Final = threads
         self._numpy: Final = NumpyComparer(threads)
 
     def count_within(self, left: Words, right: Words, tolerance: int) -> int:
@@ -66,10 +69,9 @@ class FaissComparer:
     def count_bare(self, left: Words, right: Words, tolerance: int) -> int:
         """faiss's own call and nothing else: the yardstick of `bench compare`. Neither table may be empty."""
         count = np.zeros(1, np.uint64)
-        ptr = self._faiss.swig_ptr
-        self._faiss.hamming_count_thres(
-            ptr(_as_bytes(left)), ptr(_as_bytes(right)), len(left), len(right), tolerance, left.shape[1] * 8, ptr(count)
-        )
+        ptr, a, b = self._faiss.swig_ptr, _as_bytes(left), _as_bytes(right)
+        with self._using_threads():
+            self._faiss.hamming_count_thres(ptr(a), ptr(b), len(a), len(b), tolerance, a.shape[1], ptr(count))
         return int(count[0])
 
     def find_within(self, left: Words, right: Words, tolerance: int) -> Iterator[Pairs]:
@@ -80,7 +82,8 @@ class FaissComparer:
         index = self._make_index(right)
         for start in range(0, len(left), STRETCH):
             rows = left[start : start + STRETCH]
-            limits, distances, columns = index.range_search(_as_bytes(rows), tolerance + 1)  # faiss: strictly below
+            with self._using_threads():
+                limits, distances, columns = index.range_search(_as_bytes(rows), tolerance + 1)  # faiss: strictly below
             lefts = np.repeat(np.arange(start, start + len(rows)), np.diff(limits.astype(np.int64)))
             order = np.lexsort((columns, lefts))  # faiss promises no order within a row
             yield Pairs(lefts, columns[order], distances[order].astype(np.int64))
@@ -96,8 +99,19 @@ class FaissComparer:
             raise ValueError("nearest digest: there is none to compare with")
         if not len(queries):
             return self._numpy.find_nearest(queries, base)
-        distances, indexes = self._make_index(base).search(_as_bytes(queries), 1)
+        with self._using_threads():
+            distances, indexes = self._make_index(base).search(_as_bytes(queries), 1)
         return Nearest(indexes[:, 0], distances[:, 0].astype(np.int64))
+
+    @contextmanager
+    def _using_threads(self) -> Iterator[None]:
+        """OpenMP's threads belong to the process: torch, which shares them, has its own number back afterwards."""
+        before = self._faiss.omp_get_max_threads()
+        self._faiss.omp_set_num_threads(self._threads)
+        try:
+            yield
+        finally:
+            self._faiss.omp_set_num_threads(before)
 
     def _make_index(self, rows: Words) -> _RangeIndex:
         index = self._faiss.IndexBinaryFlat(rows.shape[1] * 64)

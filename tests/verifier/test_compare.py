@@ -4,6 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 
 from protocol.digest import Digest, DigestFamily, compute_distance
 from verifier.compare import STRETCH, STRIP, Comparer, NumpyComparer, Words, pack_bits, pack_digests
@@ -105,3 +106,13 @@ def test_digests_of_two_families_or_of_a_wrong_length_are_refused() -> None:
 
 def test_the_accelerator_is_taken_where_it_is_installed() -> None:
     assert choose_comparer().name == "faiss"
+
+
+def test_comparing_leaves_the_process_its_number_of_threads() -> None:
+    torch.set_num_threads(1)
+    rows = make_rows(6, 5, 1)
+    for comparer in COMPARERS:
+        comparer.count_within(rows, rows, 10)
+        list(comparer.find_within(rows, rows, 10))
+        comparer.find_nearest(rows, rows)
+        assert torch.get_num_threads() == 1
