@@ -59,6 +59,7 @@ EXCUSED: dict[str, str] = {
     "node/member.py::_PAYLOAD_CODEC": "an own answer, from the own database",
     "node/commands/bench_audit.py::measure_audit": _BENCH,
     "verifier/calibrate_run.py::_load": _OWN,
+    "verifier/image_calibration.py::measure": _OWN,
     "verifier/calibrate_run.py::_open_journal": _OWN,
     "verifier/weights.py::load_tensors": "weights are hashed against the card before they are read; safetensors holds no code",
     "verifier/weights.py::_load_shard": "weights are hashed against the card before they are read; safetensors holds no code",

@@ -89,7 +89,10 @@ def _take_stream(content: bytes) -> str:
         router.mesh[TOPIC] = set()
         pubsub.peers[PEER] = None
         router.add_peer(PEER, PROTOCOL_ID_V11)
-        await pubsub.continuously_read_stream(_Stream(content))
+        try:
+            await pubsub.continuously_read_stream(_Stream(content))
+        finally:
+            pubsub.seen_messages.stop()  # its thread would outlive it
 
     trio.run(run, clock=MockClock(autojump_threshold=0))
     return ", ".join(dict.fromkeys(port.told)) or "silent"

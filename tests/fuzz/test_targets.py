@@ -5,6 +5,8 @@ The bounds of 5 ms and four times the memory are the long run's (`make fuzz`); h
 
 from __future__ import annotations
 
+import threading
+from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 from zlib import crc32
@@ -28,6 +30,11 @@ WEIGHED = 6
 MUCH_MS = 1_000
 
 
+def count_open() -> int:
+    """How many files and sockets this process has open."""
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
 def draw_inputs(target: Target, count: int) -> Iterator[bytes]:
     """The same mutated samples in every run, others for every target."""
     random = Random(crc32(target.name.encode()))
@@ -39,8 +46,11 @@ def draw_inputs(target: Target, count: int) -> Iterator[bytes]:
 @pytest.mark.parametrize("name", TARGETS)
 def test_mutated_samples_lead_to_a_word_or_a_named_refusal(name: str) -> None:
     target = TARGETS[name]
+    judge(target, target.samples()[0])
+    before = threading.active_count(), count_open()
     for content in draw_inputs(target, SEEDED):
         assert time_input(target, content).cpu_ms < MUCH_MS, content.hex()
+    assert (threading.active_count(), count_open()) == before, "what an input starts ends with it"
 
 
 @settings(

@@ -299,6 +299,7 @@ async def test_gossip_is_judged_by_topic_and_size_before_its_signature(monkeypat
     signed: list[object] = []
     monkeypatch.setattr(libp2p_gossip, "_is_signed", lambda message, _origin: bool(signed.append(message)))
     pubsub, _ = make_gossip(_make_host(SEEDS[0], Limits(), Timing()), _Port(), Limits(gossip_bytes=10), Timing())
+    pubsub.seen_messages.stop()  # its thread would outlive it
     pubsub.subscribed_topics_receive[TOPIC] = None
     assert "topic" in (pubsub._find_fault(sign_gossip(1, "other", b"x")) or "")
     assert "at most 10 bytes" in (pubsub._find_fault(sign_gossip(1, TOPIC, bytes(11))) or "")
